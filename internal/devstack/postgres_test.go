@@ -31,6 +31,11 @@ func child(role string) {
 		if p, err = StartPostgres(ctx, PostgresConfig{Dir: dir, rootState: os.Getenv(childVariable + "_STATE")}); err == nil {
 			line = fmt.Sprintf("%d %s", p.cmd.Process.Pid, p.URL())
 		}
+	case "broker":
+		var b *Broker
+		if b, err = StartBroker(ctx, BrokerConfig{Dir: dir, SyncWrites: os.Getenv(childVariable+"_SYNC") != ""}); err == nil {
+			line = b.Addr()
+		}
 	default:
 		err = errors.New("unknown role " + role)
 	}
