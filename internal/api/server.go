@@ -1,0 +1,86 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+)
+
+// ServerConfig says how a listener is served. Its zero value works.
+type ServerConfig struct {
+	Log *slog.Logger // nil discards
+	// Listening is told the bound address before the first request.
+	Listening func(net.Addr)
+	// Stopping is told when the shutdown begins: whoever holds streams open ends
+	// them, since they would last for all of Grace.
+	Stopping func()
+	// Grace bounds how long requests may go on after ctx has ended; 0 is 10 seconds.
+	Grace time.Duration
+	// HeaderPatience bounds how long a request's head may take to arrive; 0 is 10 seconds.
+	HeaderPatience time.Duration
+	// IdlePatience is how long an idle connection is kept; 0 is two minutes.
+	IdlePatience time.Duration
+}
+
+// maxHeader bounds a request's head, in bytes.
+const maxHeader = 64 << 10
+
+// Serve serves h on addr, a TCP host:port, until ctx ends, and then lets what is
+// being answered end within the grace period. What is left by then is cut off
+// and its contexts end. It returns nil after such a stop.
+func Serve(ctx context.Context, addr string, h http.Handler, cfg ServerConfig) error {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	var lc net.ListenConfig
+	ln, err := lc.Listen(ctx, "tcp", addr)
+	if err != nil {
+		return fmt.Errorf("listen on %q, which must be a free host:port: %w", addr, err)
+	}
+	// Requests outlive ctx by the grace period.
+	base, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	srv := &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: or(cfg.HeaderPatience, 10*time.Second),
+		IdleTimeout:       or(cfg.IdlePatience, 2*time.Minute),
+		MaxHeaderBytes:    maxHeader,
+		BaseContext:       func(net.Listener) context.Context { return base },
+		ErrorLog:          slog.NewLogLogger(cfg.Log.Handler(), slog.LevelWarn),
+	}
+	if cfg.Listening != nil {
+		cfg.Listening(ln.Addr())
+	}
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(ln) }()
+	select {
+	case err := <-served:
+		return fmt.Errorf("serve on %s: %w", ln.Addr(), err)
+	case <-ctx.Done():
+	}
+	if cfg.Stopping != nil {
+		cfg.Stopping()
+	}
+	grace, cancel := context.WithTimeout(base, or(cfg.Grace, 10*time.Second))
+	defer cancel()
+	if err := srv.Shutdown(grace); err != nil {
+		cfg.Log.WarnContext(ctx, "requests cut off at the end of the grace period", slog.Any("err", err))
+		cut()
+		_ = srv.Close() // the listener is closed already; the connections are what is left
+	}
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve on %s: %w", ln.Addr(), err)
+	}
+	return nil
+}
+
+func or(d, otherwise time.Duration) time.Duration {
+	if d > 0 {
+		return d
+	}
+	return otherwise
+}
