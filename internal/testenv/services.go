@@ -94,14 +94,14 @@ func (l *lazy[T]) open() {
 	l.allowed = true
 }
 
-func (l *lazy[T]) get(make func() (T, error)) (T, error) {
+func (l *lazy[T]) get(start func() (T, error)) (T, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.allowed {
 		return l.value, errNoMain
 	}
 	if !l.made {
-		l.value, l.err = make()
+		l.value, l.err = start()
 		l.made = true
 	}
 	return l.value, l.err

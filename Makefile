@@ -1,0 +1,57 @@
+# Everything that people and CI run. `make help` lists it.
+
+GOLANGCI_VERSION := v2.15.0
+GO        ?= go
+BUILD     := .build
+BENCHTIME ?= 1s
+FUZZTIME  ?= 10s
+COUNT     ?= 20
+PACKAGES  ?= ./...
+
+.DEFAULT_GOAL := help
+.PHONY: help dev build test cover lint fmt tools bench fuzz stress
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+dev: ## everything in one process, with nothing but Go: broker, database, simulated models
+	$(GO) run ./cmd/penstock dev
+
+build: ## build the program into .build/
+	$(GO) build -o $(BUILD)/penstock ./cmd/penstock
+
+test: ## vet, all tests on a real Kafka and PostgreSQL, coverage of at least 90%
+	@$(GO) build -o $(BUILD)/ ./internal/testenv/cmd/...
+	@$(BUILD)/testenv -- $(BUILD)/gotest -out $(BUILD) $(PACKAGES)
+
+cover: ## coverage of the last `make test` by package, and line by line in .build/cover.html
+	@$(GO) run ./internal/testenv/cmd/gotest -out $(BUILD) -report
+	@$(GO) tool cover -html=$(BUILD)/cover.txt -o $(BUILD)/cover.html
+
+lint: ## golangci-lint, import directions, formatting, go.mod
+	@golangci-lint version 2>/dev/null | grep -qF '$(GOLANGCI_VERSION:v%=%)' || \
+		{ echo 'golangci-lint $(GOLANGCI_VERSION) is not on the PATH: run make tools, and have $$(go env GOPATH)/bin on it'; exit 1; }
+	golangci-lint run --allow-parallel-runners
+	golangci-lint fmt --diff
+	$(GO) mod tidy -diff
+
+fmt: ## put the code in form
+	golangci-lint fmt
+
+tools: ## install the linter of the version that lint wants
+	@golangci-lint version 2>/dev/null | grep -qF '$(GOLANGCI_VERSION:v%=%)' || \
+		$(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_VERSION)
+
+bench: ## Go benchmarks; BENCHTIME=1s, PACKAGES=./...
+	$(GO) test -run='^$$' -bench=. -benchmem -benchtime=$(BENCHTIME) $(PACKAGES)
+
+fuzz: ## every fuzz target in turn; FUZZTIME=10s each
+	@grep -roE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . | sed -E 's|/[^/]*:func | |' | sort -u | \
+	while read -r dir name; do \
+		echo "== $$dir $$name"; \
+		$(GO) test -run='^$$' -fuzz="^$$name\$$" -fuzztime=$(FUZZTIME) "$$dir" || exit 1; \
+	done
+
+stress: ## the tests again and again under the race detector; COUNT=20, PACKAGES=./...
+	@$(GO) build -o $(BUILD)/ ./internal/testenv/cmd/...
+	$(BUILD)/testenv -- $(GO) test -race -count=$(COUNT) -timeout 1h $(PACKAGES)
