@@ -47,6 +47,13 @@ type Delta struct {
 	Logprobs  jsontext.Value `json:"logprobs,omitzero"`
 }
 
+// ToolResult is the data of output.tool_result.
+type ToolResult struct {
+	CallID  string `json:"call_id"`
+	Content string `json:"content"`
+	IsError bool   `json:"is_error"`
+}
+
 // Superseded is the data of output.superseded: what the earlier attempt said
 // is void, and a client clears what it showed.
 type Superseded struct {

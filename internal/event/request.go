@@ -18,7 +18,7 @@ const DefaultEndpoint = "/v1/chat/completions"
 const (
 	MaxIDLength      = 128
 	MaxTenantLength  = 63
-	MaxModelLength   = 256
+	MaxModelLength   = 256 // characters
 	MaxMetadataPairs = 16
 	MaxMetadataKey   = 64  // characters
 	MaxMetadataValue = 512 // characters
@@ -48,39 +48,51 @@ func invalid(field, format string, args ...any) error {
 }
 
 // requestWire is a request as any producer may write it: only job and
-// data.body are required.
+// data.body are required, and null is as good as absent.
 type requestWire struct {
 	Type         *string   `json:"type"`
-	V            *int      `json:"v"`
-	Time         time.Time `json:"time"`
+	V            *whole    `json:"v"`
+	Time         moment    `json:"time"`
 	Tenant       *string   `json:"tenant"`
 	Job          string    `json:"job"`
-	Conversation *string   `json:"conversation"`
-	Batch        *string   `json:"batch"`
-	Data         *Request  `json:"data"`
+	Conversation string    `json:"conversation"`
+	Batch        string    `json:"batch"`
+	Data         *dataWire `json:"data"`
+}
+
+// dataWire is a Request as any producer may write it.
+type dataWire struct {
+	Endpoint string            `json:"endpoint"`
+	Body     jsontext.Value    `json:"body"`
+	Deadline moment            `json:"deadline"`
+	CustomID string            `json:"custom_id"`
+	Stream   *bool             `json:"stream"`
+	Metadata map[string]string `json:"metadata"`
+	Repeat   bool              `json:"repeat"`
 }
 
 // DecodeRequest reads a record of a request topic and validates it. What is
-// absent takes its default: type, tenant, endpoint, and the record's time for
-// the event's. An *Invalid says why the record can never be run; ErrSkip, that
-// it is of a kind that this build does not know.
+// absent takes its default: type, v, tenant, endpoint, and the record's time
+// for the event's. An *Invalid says why the record can never be run; ErrSkip,
+// that it is of a kind that this build does not know. Whatever the error, what
+// was understood of the head is returned.
 func DecodeRequest(rec *Record) (Head, Request, error) {
 	var w requestWire
 	if err := json.Unmarshal(rec.Value, &w); err != nil {
-		if v, verr := ScanHead(rec.Value); verr == nil && unknown(v.Type, v.V) {
-			return Head{}, Request{}, ErrSkip // whatever its other fields are
+		if v, verr := decodeView(rec.Value); verr == nil && unknown(v.Type, v.V) {
+			return v.Head(), Request{}, ErrSkip // its other fields are another build's matter
 		}
-		return Head{}, Request{}, &Invalid{Reason: describe(err).Error()}
+		return Head{}, Request{}, describe(err)
 	}
 	h := Head{
-		Type: JobRequested, V: Version, Time: w.Time, Tenant: DefaultTenant, Job: w.Job,
-		Conversation: text(w.Conversation), Batch: text(w.Batch),
+		Type: JobRequested, V: Version, Time: w.Time.Time, Tenant: DefaultTenant, Job: w.Job,
+		Conversation: w.Conversation, Batch: w.Batch,
 	}
 	if w.Type != nil {
 		h.Type = Type(*w.Type)
 	}
 	if w.V != nil {
-		h.V = *w.V
+		h.V = int(*w.V)
 	}
 	if unknown(h.Type, h.V) {
 		return h, Request{}, ErrSkip
@@ -94,26 +106,23 @@ func DecodeRequest(rec *Record) (Head, Request, error) {
 	if w.Data == nil {
 		return h, Request{}, invalid("data", "it is missing: it must hold the model request as data.body")
 	}
+	r := Request{
+		Endpoint: w.Data.Endpoint, Body: w.Data.Body, Deadline: w.Data.Deadline.Time,
+		CustomID: w.Data.CustomID, Stream: w.Data.Stream, Metadata: w.Data.Metadata, Repeat: w.Data.Repeat,
+	}
 	if err := ValidateHead(&h); err != nil {
-		return h, *w.Data, err
+		return h, r, err
 	}
-	if err := w.Data.Validate(); err != nil {
-		return h, *w.Data, err
+	if err := r.Validate(); err != nil {
+		return h, r, err
 	}
-	if w.Data.Endpoint == "" {
-		w.Data.Endpoint = DefaultEndpoint
+	if r.Endpoint == "" {
+		r.Endpoint = DefaultEndpoint
 	}
-	return h, *w.Data, nil
+	return h, r, nil
 }
 
 func unknown(t Type, v int) bool { return t != JobRequested || v > Version }
-
-func text(s *string) string {
-	if s == nil {
-		return ""
-	}
-	return *s
-}
 
 // ValidateHead checks what a producer chooses in a request's head.
 func ValidateHead(h *Head) error {
@@ -129,6 +138,9 @@ func ValidateHead(h *Head) error {
 	}
 	if !ValidID(h.Job) {
 		return invalid("job", "%.140q is no job id: %s", h.Job, idRule)
+	}
+	if prefix := reservedPrefix(h.Job); prefix != "" && !minted(h.Job) {
+		return invalid("job", "%.140q is no job id: ids that begin with %s are minted by Penstock, so it must begin otherwise", h.Job, prefix)
 	}
 	if h.Conversation != "" && !ValidID(h.Conversation) {
 		return invalid("conversation", "%.140q is no conversation id: %s", h.Conversation, idRule)
@@ -155,6 +167,33 @@ func ValidID(s string) bool {
 	return true
 }
 
+const mintedPrefix = "job_"
+
+// reservedPrefix returns the prefix of s that is kept for ids of our making.
+func reservedPrefix(s string) string {
+	for _, p := range [...]string{mintedPrefix, "resp_", "chatcmpl-", "batch_", "file_"} {
+		if strings.HasPrefix(s, p) {
+			return p
+		}
+	}
+	return ""
+}
+
+// minted tells whether s has the shape of an id of our making: job_ and 32 of
+// Crockford's base32 in lower case, which has no i, l, o and u.
+func minted(s string) bool {
+	rest, ok := strings.CutPrefix(s, mintedPrefix)
+	if !ok || len(rest) != 32 {
+		return false
+	}
+	for i := range len(rest) {
+		if c := rest[i]; strings.IndexByte("0123456789abcdefghjkmnpqrstvwxyz", c) < 0 {
+			return false
+		}
+	}
+	return true
+}
+
 func alphanumeric(c byte) bool {
 	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
 }
@@ -170,6 +209,9 @@ func validTenant(s string) bool {
 func (r *Request) Validate() error {
 	if r.Endpoint != "" && r.Endpoint != DefaultEndpoint {
 		return invalid("data.endpoint", "%.80q is not served: it must be %s", r.Endpoint, DefaultEndpoint)
+	}
+	if !r.Deadline.IsZero() && !validYear(r.Deadline) {
+		return invalid("data.deadline", "%s is out of range: %s", r.Deadline.Format(time.RFC3339), timeRule)
 	}
 	if utf8.RuneCountInString(r.CustomID) > MaxCustomID {
 		return invalid("data.custom_id", "it has more than %d characters", MaxCustomID)
@@ -193,21 +235,22 @@ func validateBody(body jsontext.Value) error {
 	switch body.Kind() {
 	case '{':
 	case 0:
-		return invalid("data.body", "it is missing: it must be the model request, a JSON object")
+		return invalid("data.body", "it is missing: it must be the model request, an object")
 	default:
-		return invalid("data.body", "a JSON %s: it must be the model request, a JSON object", kindName(body.Kind()))
+		return invalid("data.body", "a JSON %s: it must be the model request, an object", kindName(body.Kind()))
 	}
 	var b struct {
 		Model *string `json:"model"`
 	}
 	if err := json.Unmarshal(body, &b); err != nil {
-		return invalid("data.body", "%v", describe(err))
+		inner := describe(err)
+		return invalid("data.body."+inner.Field, "%s", inner.Reason)
 	}
 	if b.Model == nil || *b.Model == "" {
 		return invalid("data.body.model", "it is missing: it must name a model, such as %q", "sim")
 	}
-	if len(*b.Model) > MaxModelLength {
-		return invalid("data.body.model", "it has more than %d bytes", MaxModelLength)
+	if utf8.RuneCountInString(*b.Model) > MaxModelLength {
+		return invalid("data.body.model", "it has more than %d characters", MaxModelLength)
 	}
 	return nil
 }

@@ -1,0 +1,81 @@
+package schemas
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	"github.com/santhosh-tekuri/jsonschema/v6/kind"
+	"golang.org/x/text/language"
+	"golang.org/x/text/message"
+)
+
+// Explain says, of what a schema's Validate returned, which field was wrong,
+// such as "body.model" ("" for the value itself), and a sentence of what was
+// wrong and what would be right. Where several are wrong it names one. Of any
+// other error it returns the text.
+func Explain(err error) (field, reason string) {
+	verr, ok := errors.AsType[*jsonschema.ValidationError](err)
+	if !ok {
+		return "", err.Error()
+	}
+	for len(verr.Causes) > 0 {
+		verr = cause(verr)
+	}
+	field = strings.Join(verr.InstanceLocation, ".")
+	switch k := verr.ErrorKind.(type) {
+	case *kind.Required:
+		return join(field, k.Missing[0]), "it is missing"
+	case *kind.AdditionalProperties:
+		return join(field, k.Properties[0]), "there is no such field"
+	case *kind.Type:
+		return field, fmt.Sprintf("a JSON %s: it must be of type %s", k.Got, strings.Join(k.Want, " or "))
+	case *kind.Enum:
+		return field, fmt.Sprintf("it must be one of %s", list(k.Want))
+	case *kind.Const:
+		return field, fmt.Sprintf("it must be %s", list([]any{k.Want}))
+	case *kind.Format:
+		return field, fmt.Sprintf("%.80q is no %s, such as 2026-11-22T15:04:05Z", k.Got, k.Want)
+	case *kind.Pattern:
+		return field, fmt.Sprintf("%.140q does not have the right form: %s", k.Got, k.Want)
+	case *kind.MinLength:
+		return field, "it must not be empty"
+	case *kind.MaxLength:
+		return field, fmt.Sprintf("it has %d characters: %d at most", k.Got, k.Want)
+	case *kind.MaxProperties:
+		return field, fmt.Sprintf("it has %d pairs: %d at most", k.Got, k.Want)
+	default:
+		return field, k.LocalizedString(message.NewPrinter(language.English))
+	}
+}
+
+// cause picks the cause to tell of: where null was one choice of several, what
+// was wrong with the other says more.
+func cause(verr *jsonschema.ValidationError) *jsonschema.ValidationError {
+	for _, c := range verr.Causes {
+		if k, ok := c.ErrorKind.(*kind.Type); ok && len(k.Want) == 1 && k.Want[0] == "null" {
+			continue
+		}
+		return c
+	}
+	return verr.Causes[0]
+}
+
+func join(path, name string) string {
+	if path == "" {
+		return name
+	}
+	return path + "." + name
+}
+
+// list writes the values that would be right; null and "" go without saying.
+func list(values []any) string {
+	var said []string
+	for _, v := range values {
+		if v != nil && v != "" {
+			said = append(said, fmt.Sprint(v))
+		}
+	}
+	return strings.Join(said, ", ")
+}
