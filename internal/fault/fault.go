@@ -134,8 +134,7 @@ func (e *Error) Retryable() bool { return KindOf(e.Code).Retry }
 
 // From finds the Error in err's chain, and makes an Internal one where there is none.
 func From(err error) *Error {
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e
 	}
 	return Wrap(err, Internal, "something went wrong on our side; the log has the details under this request's id")
