@@ -1,0 +1,156 @@
+package simulated
+
+import (
+	"bytes"
+	"strconv"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/penstock-io/penstock/internal/fault"
+)
+
+// prompt is what the model takes from a request's body.
+type prompt struct {
+	hash    hash // of every string in the prompt, whatever the JSON's layout
+	words   int  // of the text among them
+	limit   int  // the body's own limit on the answer, in tokens
+	limited bool
+	scratch []byte
+}
+
+// readPrompt reads the body of any endpoint: what is absent or of another
+// shape than expected is no prompt, and no error. An error is a *fault.Error:
+// a body that is no JSON object, or a limit that is no positive number.
+func readPrompt(body []byte) (prompt, error) {
+	p := prompt{hash: hashStart}
+	d := jsontext.NewDecoder(bytes.NewBuffer(body), jsontext.AllowDuplicateNames(true))
+	if d.PeekKind() != jsontext.KindBeginObject {
+		return p, fault.New(fault.InvalidJSON, "the body is not a JSON object")
+	}
+	_, err := d.ReadToken()
+	for err == nil && d.PeekKind() == jsontext.KindString {
+		var name []byte
+		if name, err = d.ReadValue(); err == nil {
+			err = p.field(d, name)
+		}
+	}
+	if err == nil {
+		_, err = d.ReadToken() // the closing brace
+	}
+	if refused, ok := err.(*fault.Error); ok { //nolint:errorlint // field gives it unwrapped, and As costs an allocation
+		return p, refused
+	}
+	if err != nil {
+		return p, fault.Wrap(err, fault.InvalidJSON, "the body is not JSON from byte %d on", d.InputOffset())
+	}
+	return p, nil
+}
+
+// field reads one member of the body; its name has been read, quotes and all.
+func (p *prompt) field(d *jsontext.Decoder, name []byte) error {
+	switch string(name) {
+	case `"messages"`, `"prompt"`, `"input"`, `"instructions"`, `"system"`:
+		return p.text(d)
+	case `"max_tokens"`:
+		return p.cap(d, "max_tokens")
+	case `"max_completion_tokens"`:
+		return p.cap(d, "max_completion_tokens")
+	case `"max_output_tokens"`:
+		return p.cap(d, "max_output_tokens")
+	default:
+		return d.SkipValue()
+	}
+}
+
+// cap reads a limit; of several the smallest holds, null is none.
+func (p *prompt) cap(d *jsontext.Decoder, name string) error {
+	raw, err := d.ReadValue()
+	if err != nil || raw.Kind() == jsontext.KindNull {
+		return err
+	}
+	n, err := strconv.Atoi(string(raw))
+	if err != nil || n < 1 {
+		return fault.Param(name, "%s is %.40s: it must be a whole number, 1 or more", name, raw)
+	}
+	if !p.limited || n < p.limit {
+		p.limit, p.limited = n, true
+	}
+	return nil
+}
+
+// text reads one value of whatever shape and takes the strings in it.
+func (p *prompt) text(d *jsontext.Decoder) error {
+	outside := d.StackDepth()
+	said := true // whether a string here is text, and not a role or a type
+	for {
+		switch d.PeekKind() {
+		case jsontext.KindString:
+			raw, err := d.ReadValue()
+			if err != nil {
+				return err
+			}
+			container, n := d.StackIndex(d.StackDepth())
+			if container == jsontext.KindBeginObject && n%2 == 1 {
+				said = string(raw) == `"content"` || string(raw) == `"text"`
+			} else {
+				p.take(raw, said)
+			}
+		case jsontext.KindBeginObject, jsontext.KindEndObject, jsontext.KindBeginArray, jsontext.KindEndArray:
+			if _, err := d.ReadToken(); err != nil {
+				return err
+			}
+		default:
+			if err := d.SkipValue(); err != nil {
+				return err
+			}
+		}
+		if d.StackDepth() == outside {
+			return nil
+		}
+	}
+}
+
+// take adds one JSON string to the hash and, if it is text, its words to the count.
+func (p *prompt) take(raw jsontext.Value, text bool) {
+	s := []byte(raw)
+	if bytes.IndexByte(s, '\\') < 0 {
+		s = s[1 : len(s)-1]
+	} else {
+		// The decoder has passed the string, so that it unquotes.
+		p.scratch, _ = jsontext.AppendUnquote(p.scratch[:0], raw)
+		s = p.scratch
+	}
+	inWord := false
+	for _, c := range s {
+		p.hash = p.hash.byte(c)
+		space := c == ' ' || c == '\n' || c == '\t' || c == '\r'
+		if text && !space && !inWord {
+			p.words++
+		}
+		inWord = !space
+	}
+	p.hash = p.hash.byte(0xff) // no UTF-8 text holds it: "a","b" is not "ab"
+}
+
+// hash is FNV-1a of 64 bits: the same on every machine and in every build,
+// which hash/maphash is not, and without an allocation.
+type hash uint64
+
+const hashStart hash = 14695981039346656037
+
+func (h hash) byte(c byte) hash { return (h ^ hash(c)) * 1099511628211 }
+
+func (h hash) text(s string) hash {
+	for i := range len(s) {
+		h = h.byte(s[i])
+	}
+	return h.byte(0xff)
+}
+
+func (h hash) number(n uint64) hash {
+	for range 8 {
+		h = h.byte(byte(n))
+		n >>= 8
+	}
+	return h
+}
