@@ -1,0 +1,23 @@
+// Package kafka is Penstock's only way to the log: producers, groups, tails,
+// scans and administration, behind types that show nothing of the client.
+//
+// What it promises. A produce ends in an acknowledgement, in ErrRefused (surely
+// not in the log) or in ErrUnknownOutcome (may be in it); the last two are never
+// mixed up. A reader never moves by itself: truncation, a recreated topic and an
+// offset that retention took are told (ErrTruncated, ErrRecreated,
+// ErrOutOfRange), and that partition stops until it is told where to go on.
+// Every buffer has a bound in the configuration beside it.
+//
+// How it is built. One shared client serves administration and short fetches.
+// Each Producer has a client of its own, and each Group one for its membership
+// alone. Records are read by one engine (reader) for groups and tails: per
+// broker two lanes of raw Fetch requests on connections of their own, so that a
+// partition that comes in while a long poll is parked is fetched at once on the
+// other lane. The second lane parks for sideWait at most, so a partition that
+// finds both lanes parked waits no longer than that; it takes the long poll's
+// length (FetchMaxWait) out of the time to first record.
+//
+// Who owns what. A Producer and the Cluster may be used from many goroutines. A
+// Group's or a Tail's Poll has one caller; its other methods may be called from
+// anywhere.
+package kafka

@@ -1,0 +1,286 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/penstock-io/penstock/internal/event"
+)
+
+const (
+	// scanBytes is what one step of a Scan asks for, and so about the most that
+	// a scan holds in memory; a single larger batch still comes whole.
+	scanBytes = 1 << 20
+	// scanPatience is how long a Scan waits for a log to reach an end that it
+	// was told of, as after a change of leader.
+	scanPatience = 5 * time.Second
+	// scanPause is between two looks at a log that has not got there.
+	scanPause = 10 * time.Millisecond
+)
+
+// wanted is one partition of a raw fetch.
+type wanted struct {
+	TopicPartition
+	id     [16]byte
+	offset int64
+	epoch  int32 // of the leader, as known here
+}
+
+// fetchLimits bound a raw fetch.
+type fetchLimits struct {
+	wait      time.Duration // how long the broker may wait for a record
+	bytes     int32         // of the answer
+	partBytes int32         // of a partition's part of it
+}
+
+// fetch sends one Fetch request for partitions that a broker leads.
+func (c *Cluster) fetch(ctx context.Context, cl *kgo.Client, broker int32, parts []wanted, limits fetchLimits) (*kmsg.FetchResponse, error) {
+	req := kmsg.NewPtrFetchRequest()
+	req.MaxWaitMillis = int32(limits.wait.Milliseconds())
+	req.MinBytes = 1
+	req.MaxBytes = limits.bytes
+	req.SessionEpoch = -1 // no fetch session: every request is whole
+	index := map[string]int{}
+	for _, w := range parts {
+		i, ok := index[w.Topic]
+		if !ok {
+			t := kmsg.NewFetchRequestTopic()
+			t.Topic, t.TopicID = w.Topic, w.id
+			i = len(req.Topics)
+			index[w.Topic] = i
+			req.Topics = append(req.Topics, t)
+		}
+		p := kmsg.NewFetchRequestTopicPartition()
+		p.Partition = w.Partition
+		p.FetchOffset = w.offset
+		p.CurrentLeaderEpoch = w.epoch
+		p.PartitionMaxBytes = limits.partBytes
+		req.Topics[i].Partitions = append(req.Topics[i].Partitions, p)
+	}
+	resp, err := cl.Broker(int(broker)).Request(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	fr, ok := resp.(*kmsg.FetchResponse)
+	if !ok {
+		return nil, fmt.Errorf("a fetch was answered with %T", resp)
+	}
+	if err := kerr.ErrorForCode(fr.ErrorCode); err != nil {
+		return nil, err
+	}
+	for i := range fr.Topics { // newer versions name topics by id alone
+		for _, w := range parts {
+			if fr.Topics[i].Topic == "" && fr.Topics[i].TopicID == w.id {
+				fr.Topics[i].Topic = w.Topic
+			}
+		}
+	}
+	return fr, nil
+}
+
+// decoded is a partition's part of a fetch.
+type decoded struct {
+	records       []event.Record
+	next          int64
+	highWatermark int64
+	logStart      int64
+	err           error // kerr of the broker, or what was wrong with the batch
+}
+
+// decode reads a partition's part of an answer; from is what was asked for.
+func decode(topic string, from int64, rp *kmsg.FetchResponseTopicPartition) decoded {
+	fp, next := kgo.ProcessFetchPartition(kgo.ProcessFetchPartitionOpts{
+		Offset: from, Topic: topic, Partition: rp.Partition,
+	}, rp, kgo.DefaultDecompressor(), nil)
+	d := decoded{
+		next: max(next, from), highWatermark: fp.HighWatermark, logStart: fp.LogStartOffset, err: fp.Err,
+	}
+	if len(fp.Records) == 0 {
+		return d
+	}
+	d.records = make([]event.Record, len(fp.Records))
+	for i, r := range fp.Records {
+		rec := &d.records[i]
+		*rec = event.Record{
+			Topic: topic, Partition: rp.Partition, Offset: r.Offset, LeaderEpoch: r.LeaderEpoch,
+			Key: r.Key, Value: r.Value, Time: r.Timestamp,
+		}
+		if len(r.Headers) > 0 {
+			rec.Headers = make([]event.Header, len(r.Headers))
+			for j, h := range r.Headers {
+				rec.Headers[j] = event.Header(h)
+			}
+		}
+	}
+	return d
+}
+
+// Fetched is what one Fetch brought.
+type Fetched struct {
+	Records       []event.Record
+	Next          int64 // the offset to go on from
+	HighWatermark int64 // the log's end
+	LogStart      int64 // the log's start
+}
+
+// Fetch reads from an offset, once: up to about maxBytes, waiting up to maxWait
+// where the log has nothing yet. Nothing in that time is no error. At most
+// longPolls calls with a maxWait run at the same time, others wait their turn.
+func (c *Cluster) Fetch(ctx context.Context, tp TopicPartition, from int64, maxBytes int32, maxWait time.Duration) (Fetched, error) {
+	cl := c.client
+	if maxWait > 0 {
+		var (
+			giveBack func()
+			err      error
+		)
+		if cl, giveBack, err = c.longPoll(ctx); err != nil {
+			return Fetched{}, err
+		}
+		defer giveBack()
+	}
+	limits := fetchLimits{wait: maxWait, bytes: maxBytes, partBytes: maxBytes}
+	doing := fmt.Sprintf("read %s at offset %d", tp, from)
+	for fails := 1; ; fails++ {
+		d, err := c.fetchOne(ctx, cl, tp, from, limits)
+		if err == nil {
+			c.metrics.fetched.WithLabelValues(tp.Topic).Add(float64(len(d.records)))
+			return Fetched{Records: d.records, Next: d.next, HighWatermark: d.highWatermark, LogStart: d.logStart}, nil
+		}
+		if errors.Is(err, kerr.OffsetOutOfRange) {
+			return Fetched{}, c.outOfRange(ctx, tp, from)
+		}
+		if errors.Is(err, ErrClosed) || errors.Is(err, kgo.ErrClientClosed) || !passing(err) || fails > 3 && errors.Is(err, ErrUnknownTopic) {
+			return Fetched{}, unavailable(doing, err)
+		}
+		c.metrics.fetchErrors.WithLabelValues(kindOf(err)).Inc()
+		if ctx.Err() != nil || !wait(ctx, backoff(fails)) {
+			return Fetched{}, fmt.Errorf("%s: %w: %w", doing, ErrUnavailable, err)
+		}
+		_, _ = c.refresh(ctx, tp.Topic) // where it fails the next attempt says so
+	}
+}
+
+// fetchOne reads one partition from its leader, as known.
+func (c *Cluster) fetchOne(ctx context.Context, cl *kgo.Client, tp TopicPartition, from int64, limits fetchLimits) (decoded, error) {
+	m, err := c.topic(ctx, tp.Topic)
+	if err != nil {
+		return decoded{}, err
+	}
+	if tp.Partition < 0 || int(tp.Partition) >= len(m.leaders) {
+		return decoded{}, fmt.Errorf("%w: %s has %d partitions", ErrUnknownTopic, tp.Topic, len(m.leaders))
+	}
+	l := m.leader(tp.Partition)
+	if l.broker < 0 {
+		return decoded{}, kerr.LeaderNotAvailable
+	}
+	resp, err := c.fetch(ctx, cl, l.broker, []wanted{{tp, m.id, from, l.epoch}}, limits)
+	if err != nil {
+		return decoded{}, err
+	}
+	if len(resp.Topics) != 1 || len(resp.Topics[0].Partitions) != 1 {
+		return decoded{}, fmt.Errorf("%w: the broker left the partition out of its answer", ErrUnavailable)
+	}
+	d := decode(tp.Topic, from, &resp.Topics[0].Partitions[0])
+	return d, d.err
+}
+
+// passing tells whether trying again may help.
+func passing(err error) bool {
+	var ke *kerr.Error
+	if errors.As(err, &ke) {
+		return ke.Retriable || ke == kerr.FencedLeaderEpoch
+	}
+	return !errors.Is(err, ErrRecreated)
+}
+
+// kindOf names a fetch error in a metric.
+func kindOf(err error) string {
+	var ke *kerr.Error
+	if errors.As(err, &ke) {
+		return ke.Message
+	}
+	return "no_answer"
+}
+
+// outOfRange says what an offset is that a broker does not have: before the
+// start, or lost.
+func (c *Cluster) outOfRange(ctx context.Context, tp TopicPartition, offset int64) error {
+	first, err := c.Offset(ctx, tp, Start())
+	if err != nil {
+		return err
+	}
+	if offset < first {
+		return &OutOfRangeError{TopicPartition: tp, Offset: offset, Earliest: first}
+	}
+	end, err := c.Offset(ctx, tp, End())
+	if err != nil {
+		return err
+	}
+	return fmt.Errorf("%s: %w: offset %d was asked for, the log ends at %d", tp, ErrTruncated, offset, end)
+}
+
+// longPoll takes a client on which a fetch may wait.
+func (c *Cluster) longPoll(ctx context.Context) (*kgo.Client, func(), error) {
+	select {
+	case cl := <-c.polls:
+		if cl == nil {
+			var err error
+			if cl, err = c.newClient(); err != nil {
+				c.polls <- nil
+				return nil, nil, err
+			}
+		}
+		return cl, func() { c.polls <- cl }, nil
+	case <-ctx.Done():
+		return nil, nil, fmt.Errorf("wait for one of %d long polls: %w", longPolls, ctx.Err())
+	}
+}
+
+// Scan reads [from, to) in batches of about scanBytes, and ends at to also
+// where the log has gaps. It ends with an error after the first one: of
+// ErrOutOfRange, with the earliest offset, where retention took the beginning;
+// of ErrTruncated where the log does not reach to.
+func (c *Cluster) Scan(ctx context.Context, tp TopicPartition, from, to int64) iter.Seq2[[]event.Record, error] {
+	return func(yield func([]event.Record, error) bool) {
+		var idle time.Duration
+		for from < to {
+			got, err := c.Fetch(ctx, tp, from, scanBytes, 0)
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			if got.Next == from {
+				if idle >= scanPatience {
+					yield(nil, fmt.Errorf("%s: %w: it was to be read up to offset %d and ends at %d", tp, ErrTruncated, to, got.HighWatermark))
+					return
+				}
+				if !wait(ctx, scanPause) {
+					yield(nil, fmt.Errorf("read %s at offset %d: %w", tp, from, ctx.Err()))
+					return
+				}
+				idle += scanPause
+				continue
+			}
+			idle = 0
+			from = got.Next
+			if recs := before(got.Records, to); len(recs) > 0 && !yield(recs, nil) {
+				return
+			}
+		}
+	}
+}
+
+// before cuts off what stands at or after an offset.
+func before(recs []event.Record, to int64) []event.Record {
+	for len(recs) > 0 && recs[len(recs)-1].Offset >= to {
+		recs = recs[:len(recs)-1]
+	}
+	return recs
+}

@@ -1,0 +1,338 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/penstock-io/penstock/internal/event"
+)
+
+const (
+	defaultFetchMaxWait  = 500 * time.Millisecond
+	defaultFetchMaxBytes = 8 << 20
+	// laneCount is how many fetches a reader has under way per broker.
+	laneCount = 2
+)
+
+// chunk is what a fetch brought of one partition. It stays in the reader until
+// it is taken; what its partition's cursor has left behind is dropped.
+type chunk struct {
+	TopicPartition
+	records       []event.Record
+	next          int64
+	highWatermark int64
+	err           error
+	lane          *lane // that holds its bytes; nil for a fault
+	bytes         int
+}
+
+// cursor is where a followed partition stands.
+type cursor struct {
+	TopicPartition
+	id     [16]byte // of the topic, once known
+	next   int64    // the first offset that was not taken
+	at     int64    // the next to fetch, ahead of next by what waits to be taken
+	epoch  int32    // of the last record fetched, -1 where none was
+	leader leader
+	fails  int
+
+	fetching bool // by a lane, in this generation
+	paused   bool
+	stopped  bool // by a fault
+	check    bool // epoch and offset have to be looked for in the log
+	ranged   bool // the broker did not have the offset
+	told     bool // that the end was reached
+	// generation changes with every jump: what was fetched before it is not
+	// delivered.
+	generation uint64
+}
+
+func (c *cursor) ready() bool {
+	return !c.fetching && !c.paused && !c.stopped && !c.check && !c.ranged && c.leader.broker >= 0
+}
+
+// reader fetches the partitions that it follows. The lanes and the caretaker
+// are its goroutines; mu guards all that they share.
+type reader struct {
+	c       *Cluster
+	limits  fetchLimits
+	clients [laneCount]*kgo.Client
+	ctx     context.Context //nolint:containedctx // The life of the goroutines, ended by close.
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup
+
+	mu         sync.Mutex
+	cursors    map[TopicPartition]*cursor
+	ids        map[string][16]byte // of the topics, from the first look or as told
+	lanes      map[int32]*[laneCount]*lane
+	chunks     []*chunk // in order of arrival; bounded by the lanes' bytes
+	generation uint64
+
+	arrived chan struct{} // there is something to take
+	work    chan struct{} // there is something for the caretaker
+}
+
+func (c *Cluster) newReader(maxWait time.Duration, maxBytes int32) (*reader, error) {
+	if maxWait <= 0 {
+		maxWait = defaultFetchMaxWait
+	}
+	if maxBytes <= 0 {
+		maxBytes = defaultFetchMaxBytes
+	}
+	r := &reader{
+		c: c, limits: fetchLimits{wait: maxWait, bytes: maxBytes, partBytes: max(maxBytes/4, 1)},
+		cursors: map[TopicPartition]*cursor{}, ids: map[string][16]byte{}, lanes: map[int32]*[laneCount]*lane{},
+		arrived: make(chan struct{}, 1), work: make(chan struct{}, 1),
+	}
+	for i := range r.clients {
+		var err error
+		if r.clients[i], err = c.newClient(); err != nil {
+			for _, cl := range r.clients[:i] {
+				cl.Close()
+			}
+			return nil, err
+		}
+	}
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	r.wg.Go(r.takeCare)
+	return r, nil
+}
+
+// close ends the goroutines and waits for them.
+func (r *reader) close() {
+	r.cancel()
+	r.wg.Wait()
+	for _, cl := range r.clients {
+		cl.Close()
+	}
+}
+
+// signal leaves one token in a channel of capacity one.
+func signal(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
+
+// follow begins to read a partition at an offset, or moves there. epoch is the
+// leader epoch of the record before it, -1 where it is not known.
+func (r *reader) follow(tp TopicPartition, from int64, epoch int32) {
+	meta := r.c.cached(tp.Topic)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	old := r.cursors[tp]
+	r.drop(tp)
+	r.generation++
+	c := &cursor{
+		TopicPartition: tp, next: from, at: from, epoch: epoch, check: epoch >= 0,
+		leader: leader{-1, -1}, generation: r.generation,
+	}
+	if old != nil {
+		c.paused = old.paused
+	}
+	r.cursors[tp] = c
+	if id, ok := r.ids[tp.Topic]; ok {
+		c.id = id
+	}
+	if meta != nil && (c.id == meta.id || c.id == [16]byte{}) && meta.leader(tp.Partition).broker >= 0 {
+		r.lead(c, meta)
+	}
+	if c.leader.broker < 0 || c.check {
+		signal(r.work)
+	}
+}
+
+// unfollow ends the reading of a partition; nothing more of it is taken.
+func (r *reader) unfollow(tp TopicPartition) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.drop(tp)
+	delete(r.cursors, tp)
+}
+
+// pause keeps a partition from being read; what was fetched ahead is dropped
+// and fetched again after resume.
+func (r *reader) pause(tp TopicPartition) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := r.cursors[tp]
+	if c == nil || c.paused {
+		return
+	}
+	r.drop(tp)
+	r.generation++
+	c.generation, c.paused, c.fetching = r.generation, true, false
+	if c.at != c.next {
+		c.at, c.told = c.next, false
+	}
+}
+
+func (r *reader) resume(tp TopicPartition) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if c := r.cursors[tp]; c != nil && c.paused {
+		c.paused = false
+		r.wake(c.leader.broker)
+	}
+}
+
+// drop forgets what waits to be taken of a partition. A fault is kept, unless
+// the partition is gone: nobody else tells of it.
+func (r *reader) drop(tp TopicPartition) {
+	kept := r.chunks[:0]
+	for _, ch := range r.chunks {
+		if ch.TopicPartition == tp {
+			r.give(ch, ch.bytes)
+			continue
+		}
+		kept = append(kept, ch)
+	}
+	clear(r.chunks[len(kept):])
+	r.chunks = kept
+}
+
+// give returns bytes to the lane that fetched them.
+func (r *reader) give(ch *chunk, n int) {
+	ch.bytes -= n
+	if ch.lane != nil && n > 0 {
+		ch.lane.held -= n
+		signal(ch.lane.wake)
+	}
+}
+
+// take returns what has arrived, up to a number of records (0: no limit). It
+// never waits.
+func (r *reader) take(limit int) []chunk {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var (
+		out   []chunk
+		taken int
+		used  int
+	)
+	for _, ch := range r.chunks {
+		if limit > 0 && taken >= limit {
+			break
+		}
+		part := *ch
+		if room := limit - taken; limit > 0 && len(ch.records) > room {
+			part.records = ch.records[:room:room]
+			part.next = ch.records[room].Offset
+			ch.records = ch.records[room:]
+		} else {
+			r.give(ch, ch.bytes)
+			used++
+		}
+		taken += len(part.records)
+		if c := r.cursors[ch.TopicPartition]; c != nil && part.err == nil {
+			c.next = part.next
+		}
+		if len(part.records) > 0 {
+			r.c.metrics.fetched.WithLabelValues(part.Topic).Add(float64(len(part.records)))
+		}
+		out = append(out, part)
+	}
+	clear(r.chunks[:used])
+	r.chunks = r.chunks[used:]
+	if len(r.chunks) > 0 {
+		signal(r.arrived)
+	} else {
+		r.chunks = nil
+	}
+	return out
+}
+
+// fault stops a partition and tells why.
+func (r *reader) fault(c *cursor, err error) {
+	c.stopped = true
+	r.c.metrics.faults.WithLabelValues(c.Topic).Inc()
+	r.c.log.Warn("a partition's reading stopped", "topic", c.Topic, "partition", c.Partition, "offset", c.at, "error", err)
+	r.chunks = append(r.chunks, &chunk{TopicPartition: c.TopicPartition, next: c.at, err: err})
+	signal(r.arrived)
+}
+
+// settle takes in what a lane's fetch brought.
+func (r *reader) settle(l *lane, batch []claim, resp *kmsg.FetchResponse, failure error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	l.busy = false
+	owned := make(map[TopicPartition]*cursor, len(batch))
+	for _, b := range batch {
+		if b.cursor.generation == b.generation && r.cursors[b.cursor.TopicPartition] == b.cursor {
+			b.cursor.fetching = false
+			owned[b.cursor.TopicPartition] = b.cursor
+		}
+	}
+	if failure != nil {
+		if r.ctx.Err() == nil {
+			r.c.metrics.fetchErrors.WithLabelValues(kindOf(failure)).Inc()
+			r.c.log.Debug("a fetch failed", "broker", l.broker, "error", failure)
+		}
+		for _, c := range owned {
+			r.lost(c)
+		}
+		return
+	}
+	for i := range resp.Topics {
+		t := &resp.Topics[i]
+		for j := range t.Partitions {
+			if c := owned[TopicPartition{t.Topic, t.Partitions[j].Partition}]; c != nil {
+				r.receive(l, c, &t.Partitions[j])
+			}
+		}
+	}
+	r.wake(l.broker)
+}
+
+// receive takes in one partition of an answer.
+func (r *reader) receive(l *lane, c *cursor, rp *kmsg.FetchResponseTopicPartition) {
+	d := decode(c.Topic, c.at, rp)
+	switch {
+	case d.err == nil:
+	case errors.Is(d.err, kerr.OffsetOutOfRange):
+		c.ranged = true
+		signal(r.work)
+		return
+	case passing(d.err):
+		r.c.metrics.fetchErrors.WithLabelValues(kindOf(d.err)).Inc()
+		r.lost(c)
+		return
+	default:
+		r.fault(c, fmt.Errorf("read %s at offset %d: %w", c.TopicPartition, c.at, d.err))
+		return
+	}
+	c.fails = 0
+	if n := len(d.records); n > 0 {
+		c.epoch = d.records[n-1].LeaderEpoch
+	}
+	if d.next == c.at && c.told {
+		return
+	}
+	c.told = d.next >= d.highWatermark
+	if d.next == c.at && !c.told {
+		return
+	}
+	c.at = d.next
+	n := len(rp.RecordBatches)
+	l.held += n
+	r.chunks = append(r.chunks, &chunk{
+		TopicPartition: c.TopicPartition, records: d.records, next: d.next,
+		highWatermark: d.highWatermark, lane: l, bytes: n,
+	})
+	signal(r.arrived)
+}
+
+// lost marks a partition whose leader has to be found again.
+func (r *reader) lost(c *cursor) {
+	c.leader = leader{-1, -1}
+	c.fails++
+	signal(r.work)
+}

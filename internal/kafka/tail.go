@@ -1,0 +1,96 @@
+package kafka
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/penstock-io/penstock/internal/event"
+)
+
+// TailConfig says what a Tail reads. The zero value of a field takes its
+// default.
+type TailConfig struct {
+	Topic string
+	// TopicID is the topic's id where the reader knows it, as from a cursor: a
+	// topic of another id is ErrRecreated. Zero takes the one that is there.
+	TopicID [16]byte
+	// FetchMaxWait is how long a broker may hold a fetch that has nothing;
+	// default 500 ms. It delays no record and no Follow.
+	FetchMaxWait time.Duration
+	// FetchMaxBytes bounds a fetch, and with it what waits to be polled: four
+	// times as much per broker; default 8 MiB.
+	FetchMaxBytes int
+}
+
+// Chunk is what was read of one partition. With Err (ErrTruncated,
+// ErrOutOfRange, ErrRecreated, ErrUnknownTopic) the partition has stopped at
+// Next, until it is followed anew.
+type Chunk struct {
+	Partition     int32
+	Records       []event.Record // none where only the end was reached, or a gap passed
+	Next          int64          // the offset to go on from
+	HighWatermark int64          // the log's end, as of this fetch
+	Err           error
+}
+
+// Tail reads partitions of a topic, each from its own offset, outside any group.
+type Tail struct {
+	topic  string
+	reader *reader
+}
+
+// NewTail makes a tail that follows nothing yet.
+func (c *Cluster) NewTail(cfg TailConfig) (*Tail, error) {
+	r, err := c.newReader(cfg.FetchMaxWait, int32(min(cfg.FetchMaxBytes, 1<<30)))
+	if err != nil {
+		return nil, err
+	}
+	if cfg.TopicID != [16]byte{} {
+		r.ids[cfg.Topic] = cfg.TopicID
+	}
+	return &Tail{topic: cfg.Topic, reader: r}, nil
+}
+
+// Follow begins to read a partition at an offset, or goes on there where the
+// partition is followed already. It does not wait.
+func (t *Tail) Follow(partition int32, from int64) {
+	t.reader.follow(TopicPartition{t.topic, partition}, from, -1)
+}
+
+// FollowEpoch is Follow with the leader epoch of the record before from: where
+// the log lost it since, the partition's first Chunk is ErrTruncated.
+func (t *Tail) FollowEpoch(partition int32, from int64, epoch int32) {
+	t.reader.follow(TopicPartition{t.topic, partition}, from, epoch)
+}
+
+// Unfollow ends the reading of a partition. No Poll that begins after it
+// returns any of it.
+func (t *Tail) Unfollow(partition int32) {
+	t.reader.unfollow(TopicPartition{t.topic, partition})
+}
+
+// Poll waits for something to have been read, or for ctx to end. The first
+// chunk that reaches a partition's end says so (Next == HighWatermark), with
+// records or without.
+func (t *Tail) Poll(ctx context.Context) ([]Chunk, error) {
+	for {
+		if got := t.reader.take(0); len(got) > 0 {
+			out := make([]Chunk, len(got))
+			for i, ch := range got {
+				out[i] = Chunk{ch.Partition, ch.records, ch.next, ch.highWatermark, ch.err}
+			}
+			return out, nil
+		}
+		select {
+		case <-t.reader.arrived:
+		case <-t.reader.ctx.Done():
+			return nil, fmt.Errorf("the tail of %s is %w", t.topic, ErrClosed)
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// Close ends the tail and waits for its goroutines.
+func (t *Tail) Close() { t.reader.close() }
