@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -51,7 +52,7 @@ func fill(t *testing.T, addr string) (topicID string) {
 	t.Helper()
 	c := client(t, addr)
 	adm := kadm.NewClient(c)
-	made, err := adm.CreateTopic(t.Context(), 3, 1, map[string]*string{"retention.ms": kadm.StringPtr("-1")}, "tokens")
+	made, err := adm.CreateTopic(t.Context(), 3, 1, map[string]*string{"retention.ms": new("-1")}, "tokens")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +169,7 @@ func TestBrokerRefusesADirectoryInUse(t *testing.T) {
 	dir := t.TempDir()
 	b := startBroker(t, BrokerConfig{Dir: dir})
 	_, err := StartBroker(t.Context(), BrokerConfig{Dir: dir})
-	if !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), fmt.Sprint(os.Getpid())) {
+	if !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), strconv.Itoa(os.Getpid())) {
 		t.Errorf("got %v, want ErrInUse with the holder's pid", err)
 	}
 	if err := b.Close(); err != nil {
@@ -258,6 +259,7 @@ func BenchmarkBrokerEndToEnd(b *testing.B) {
 }
 
 func benchmarkBroker(b *testing.B, mode string) {
+	b.Helper()
 	cfg := BrokerConfig{SyncWrites: mode == "sync"}
 	if mode != "memory" {
 		cfg.Dir = b.TempDir()

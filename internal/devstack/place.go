@@ -68,11 +68,11 @@ func (p *place) settle(ctx context.Context, rootState string) error {
 		}
 		return nil
 	}
-	real, err := filepath.EvalSymlinks(p.dir)
+	direct, err := filepath.EvalSymlinks(p.dir)
 	if err != nil {
 		return fmt.Errorf("find the data directory: %w", err)
 	}
-	p.data = filepath.Join(real, dataName)
+	p.data = filepath.Join(direct, dataName)
 	if p.as.reaches(p.dir) {
 		return nil
 	}

@@ -123,7 +123,7 @@ func (p *Postgres) start(ctx context.Context) error {
 		return err
 	}
 	p.bin = filepath.Join(home, "bin")
-	if err := endOrphans(ctx, p.at.data, p.cfg.Log); err != nil {
+	if err := endOrphans(ctx, p.at.data, orphanPatience, p.cfg.Log); err != nil {
 		return err
 	}
 	if err := p.initialise(ctx); err != nil {
@@ -367,11 +367,11 @@ func (p *Postgres) end(sig syscall.Signal) {
 
 // endOrphans ends the server that a killed process left on the data, which only
 // we may touch now: we hold the directory's lock.
-func endOrphans(ctx context.Context, data string, log *slog.Logger) error {
+func endOrphans(ctx context.Context, data string, wait time.Duration, log *slog.Logger) error {
 	if _, err := os.Stat(data); err != nil {
-		return nil //nolint:nilerr // no data, no server
+		return nil // no data, no server
 	}
-	patience := time.NewTimer(orphanPatience)
+	patience := time.NewTimer(wait)
 	defer patience.Stop()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
@@ -392,7 +392,8 @@ func endOrphans(ctx context.Context, data string, log *slog.Logger) error {
 		if first || sig == syscall.SIGKILL {
 			log.InfoContext(ctx, "ending a postgresql that was left on the data", slog.Any("pids", pids))
 			for _, pid := range pids {
-				_ = signalPID(pid, sig) // it may have ended meanwhile
+				// It may have ended meanwhile; and one that was stopped has to run to end.
+				_ = errors.Join(signalPID(pid, sig), signalPID(pid, resume))
 			}
 		}
 		select {

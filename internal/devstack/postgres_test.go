@@ -3,162 +3,24 @@
 package devstack
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/jackc/pgx/v5"
 )
-
-// child does what a test asks of a process of its own, says so in one line, and
-// waits to be killed or for its input to end.
-func child(role string) {
-	ctx := context.Background()
-	dir := os.Getenv(childVariable + "_DIR")
-	var line string
-	var err error
-	switch role {
-	case "postgres":
-		var p *Postgres
-		if p, err = StartPostgres(ctx, PostgresConfig{Dir: dir, rootState: os.Getenv(childVariable + "_STATE")}); err == nil {
-			line = fmt.Sprintf("%d %s", p.cmd.Process.Pid, p.URL())
-		}
-	case "broker":
-		var b *Broker
-		if b, err = StartBroker(ctx, BrokerConfig{Dir: dir, SyncWrites: os.Getenv(childVariable+"_SYNC") != ""}); err == nil {
-			line = b.Addr()
-		}
-	default:
-		err = errors.New("unknown role " + role)
-	}
-	if err != nil {
-		fmt.Println("error", err)
-		os.Exit(1)
-	}
-	fmt.Println("ok", line)
-	_, _ = bufio.NewReader(os.Stdin).ReadString('\n')
-	os.Exit(0)
-}
-
-// startChild runs this binary as a child in a role, and returns what it said.
-func startChild(t *testing.T, role string, env ...string) (*exec.Cmd, string) {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), os.Args[0])
-	cmd.Env = append(append(os.Environ(), childVariable+"="+role), env...)
-	cmd.Stderr = os.Stderr
-	if _, err := cmd.StdinPipe(); err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	line, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		t.Fatalf("the child said nothing: %v", err)
-	}
-	said, ok := strings.CutPrefix(strings.TrimSpace(line), "ok ")
-	if !ok {
-		t.Fatalf("the child said %q", line)
-	}
-	return cmd, said
-}
-
-func kill9(t *testing.T, cmd *exec.Cmd) {
-	t.Helper()
-	if err := cmd.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	_ = cmd.Wait()
-}
-
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.NewTimer(20 * time.Second)
-	defer deadline.Stop()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-deadline.C:
-			t.Fatalf("never: %s", what)
-		case <-tick.C:
-		}
-	}
-}
-
-func query(t *testing.T, url, sql string) string {
-	t.Helper()
-	conn, err := pgx.Connect(t.Context(), url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close(t.Context()) //nolint:errcheck // a test's
-	var s string
-	if err := conn.QueryRow(t.Context(), sql).Scan(&s); err != nil {
-		t.Fatalf("%s: %v", sql, err)
-	}
-	return s
-}
-
-func exec1(t *testing.T, url, sql string) {
-	t.Helper()
-	conn, err := pgx.Connect(t.Context(), url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close(t.Context()) //nolint:errcheck // a test's
-	if _, err := conn.Exec(t.Context(), sql); err != nil {
-		t.Fatalf("%s: %v", sql, err)
-	}
-}
-
-func start(t *testing.T, cfg PostgresConfig) *Postgres {
-	t.Helper()
-	if cfg.rootState == "" {
-		cfg.rootState = openDir(t)
-	}
-	began := time.Now()
-	p, err := StartPostgres(t.Context(), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("ready after %v", time.Since(began))
-	t.Cleanup(func() { _ = p.Stop(context.Background()) })
-	return p
-}
-
-// openDir is a directory that every account can reach, which t.TempDir is not.
-func openDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "penstock-test-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(dir, 0o711); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	return dir
-}
 
 func TestPostgresKeepsItsDataOverStopAndStart(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(openDir(t), "pg")
 	p := start(t, PostgresConfig{Dir: dir})
-	exec1(t, p.URL(), `create table kept as select 'yes' as v`)
+	keep(t, p.URL())
 	if got := query(t, p.URL(), `show fsync`); got != "on" {
 		t.Errorf("fsync is %s for data that are to be kept", got)
 	}
@@ -186,7 +48,7 @@ func TestPostgresDiesWithAKilledParentAndStartsAgain(t *testing.T) {
 	if _, err := fmt.Sscan(said, &pid, &url); err != nil {
 		t.Fatal(err)
 	}
-	exec1(t, url, `create table kept as select 'yes' as v`)
+	keep(t, url)
 	kill9(t, parent)
 	eventually(t, "the server ends with its parent", func() bool {
 		return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH)
@@ -194,5 +56,304 @@ func TestPostgresDiesWithAKilledParentAndStartsAgain(t *testing.T) {
 	p := start(t, PostgresConfig{Dir: dir})
 	if got := query(t, p.URL(), `select v from kept`); got != "yes" {
 		t.Errorf("got %q", got)
+	}
+}
+
+func TestPostgresRefusesADirectoryInUse(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(openDir(t), "pg")
+	p := start(t, PostgresConfig{Dir: dir})
+	began := time.Now()
+	_, err := StartPostgres(t.Context(), PostgresConfig{Dir: dir})
+	if !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), strconv.Itoa(os.Getpid())) {
+		t.Errorf("got %v, want ErrInUse with the holder's pid", err)
+	}
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("it took %v to say so", took)
+	}
+	if got := query(t, p.URL(), `select 'unharmed'`); got != "unharmed" {
+		t.Error(got)
+	}
+}
+
+func TestPostgresEndsTheServerThatAKilledProcessLeft(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(openDir(t), "pg")
+	parent, said := startChild(t, "postgres", childVariable+"_DIR="+dir)
+	var pid int
+	var url string
+	if _, err := fmt.Sscan(said, &pid, &url); err != nil {
+		t.Fatal(err)
+	}
+	keep(t, url)
+	// A stopped server does not hear that its parent died.
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	kill9(t, parent)
+	p := start(t, PostgresConfig{Dir: dir})
+	if got := query(t, p.URL(), `select v from kept`); got != "yes" {
+		t.Errorf("got %q", got)
+	}
+	eventually(t, "the orphan has gone", func() bool { // its new parent has to take notice
+		return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH)
+	})
+}
+
+func TestOrphansThatHearNothingAreKilled(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	sleepIn(t, dir)
+	short, cancel := contextWithTimeout(t, 50*time.Millisecond)
+	defer cancel()
+	log := slog.New(slog.DiscardHandler)
+	if err := endOrphans(short, dir, time.Minute, log); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, want the context's end", err)
+	}
+	if err := endOrphans(t.Context(), dir, 50*time.Millisecond, log); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestPostgresStartsAfterItsServerWasKilled(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(openDir(t), "pg")
+	p := start(t, PostgresConfig{Dir: dir})
+	keep(t, p.URL())
+	if err := p.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-p.Done()
+	if err := p.Stop(t.Context()); err == nil || !strings.Contains(err.Error(), "ended by itself") {
+		t.Errorf("Stop said %v of a server that had died", err)
+	}
+	pidFile := filepath.Join(p.Dir(), "postmaster.pid")
+	stale, err := os.ReadFile(pidFile)
+	if err != nil {
+		t.Fatalf("the kill left no pid file, so this test shows nothing: %v", err)
+	}
+	// The system gave the pid to another process of that account meanwhile: ours.
+	_, rest, _ := strings.Cut(string(stale), "\n")
+	if err := os.WriteFile(pidFile, fmt.Appendf(nil, "%d\n%s", os.Getpid(), rest), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	q := start(t, PostgresConfig{Dir: dir})
+	if got := query(t, q.URL(), `select v from kept`); got != "yes" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestPostgresBeginsAnewWhereInitWasCutOff(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(openDir(t), "pg")
+	if err := os.MkdirAll(filepath.Join(dir, dataName+".new", "base"), 0o711); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	start(t, PostgresConfig{Dir: dir})
+}
+
+func TestPostgresSaysWhatIsWrongWithItsDirectory(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(openDir(t), "pg")
+	p := start(t, PostgresConfig{Dir: dir})
+	if err := p.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	fails := func(want string) {
+		t.Helper()
+		_, err := StartPostgres(t.Context(), PostgresConfig{Dir: dir})
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q in it", err, want)
+		}
+	}
+	data := p.Dir()
+	conf := filepath.Join(data, "postgresql.auto.conf")
+	if err := os.WriteFile(conf, []byte("nonsense = 1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	fails("nonsense") // the server's own words
+	if err := os.Rename(filepath.Join(data, passwordName), filepath.Join(data, "elsewhere")); err != nil {
+		t.Fatal(err)
+	}
+	fails("password")
+	if err := os.WriteFile(filepath.Join(data, "PG_VERSION"), []byte("9\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	fails("was made by PostgreSQL 9")
+	if err := errors.Join(os.RemoveAll(data), os.Symlink("/nowhere/at/all", data)); err != nil {
+		t.Fatal(err)
+	}
+	fails("have gone")
+	dir = filepath.Join(conf, "x")
+	fails("directory")
+}
+
+func TestPostgresHeedsTheContextOfItsStart(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	dir := filepath.Join(openDir(t), "pg")
+	if _, err := StartPostgres(ctx, PostgresConfig{Dir: dir}); err == nil {
+		t.Fatal("started all the same")
+	}
+	start(t, PostgresConfig{Dir: dir}) // the failure let go of the directory
+}
+
+func TestThrowawayLeavesNothingBehind(t *testing.T) {
+	t.Parallel()
+	p := start(t, PostgresConfig{Throwaway: true})
+	if got := query(t, p.URL(), `show fsync`); got != "off" {
+		t.Errorf("fsync is %s", got)
+	}
+	if err := p.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(p.at.dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%s stayed: %v", p.at.dir, err)
+	}
+}
+
+func TestThrowawayOfAKilledProcessIsClearedByTheNext(t *testing.T) {
+	t.Parallel()
+	base := openDir(t)
+	parent, said := startChild(t, "postgres", childVariable+"_DIR=", "TMPDIR="+base)
+	var pid int
+	if _, err := fmt.Sscan(said, &pid); err != nil {
+		t.Fatal(err)
+	}
+	left := func() []string {
+		dirs, err := filepath.Glob(filepath.Join(base, throwawayPrefix+"*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return dirs
+	}
+	sweepTemp(base)
+	if got := left(); len(got) != 1 {
+		t.Fatalf("swept from under a live server: %v", got)
+	}
+	kill9(t, parent)
+	eventually(t, "the server ends with its parent", func() bool {
+		return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH)
+	})
+	if err := os.Symlink(t.TempDir(), filepath.Join(base, throwawayPrefix+"link")); err != nil {
+		t.Fatal(err)
+	}
+	sweepTemp(base)
+	if got := left(); len(got) != 1 || !strings.HasSuffix(got[0], "link") {
+		t.Errorf("left %v, want the link that is not ours alone", got)
+	}
+}
+
+// t.TempDir is closed to other accounts, as a home directory is.
+func TestPostgresInAClosedDirectory(t *testing.T) {
+	t.Parallel()
+	state := openDir(t)
+	dir := filepath.Join(t.TempDir(), "pg")
+	p := start(t, PostgresConfig{Dir: dir, rootState: state})
+	keep(t, p.URL())
+	relocated := strings.HasPrefix(p.Dir(), state)
+	if root := os.Geteuid() == 0; relocated != root {
+		t.Errorf("root: %v, data in %s", root, p.Dir())
+	}
+	if err := p.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	p = start(t, PostgresConfig{Dir: dir, rootState: state})
+	if got := query(t, p.URL(), `select v from kept`); got != "yes" {
+		t.Errorf("got %q", got)
+	}
+	if err := p.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if !relocated {
+		return
+	}
+	// Whoever removes the directory means the data.
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	q := start(t, PostgresConfig{Dir: dir, rootState: state})
+	if _, err := os.Stat(p.Dir()); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the data of a directory that was removed stayed in %s: %v", p.Dir(), err)
+	}
+	if query(t, q.URL(), `select count(*)::text from pg_tables where tablename = 'kept'`) != "0" {
+		t.Error("a new directory has old data")
+	}
+}
+
+func TestPostgresRunsAsTheUserThatIsNotRoot(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		start(t, PostgresConfig{Dir: t.TempDir()}) // every other test shows it too
+		return
+	}
+	as, err := serverAccount("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cache, err := binariesDir(as)
+	if err != nil {
+		t.Fatal(err)
+	}
+	start(t, PostgresConfig{Throwaway: true}) // the binaries are there now
+	home := openDir(t)
+	program := filepath.Join(home, "program")
+	self, err := os.ReadFile(os.Args[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.WriteFile(program, self, 0o755), os.Chmod(program, 0o755), os.Mkdir(filepath.Join(home, "pg"), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	if err := as.own(filepath.Join(home, "pg")); err != nil {
+		t.Fatal(err)
+	}
+	_, said := startProgram(t, program, as, childVariable+"=postgres", childVariable+"_DIR="+filepath.Join(home, "pg"),
+		"XDG_CACHE_HOME="+filepath.Dir(filepath.Dir(cache)))
+	var pid int
+	var url string
+	if _, err := fmt.Sscan(said, &pid, &url); err != nil {
+		t.Fatal(err)
+	}
+	if got := query(t, url, `select 'yes'`); got != "yes" {
+		t.Error(got)
+	}
+}
+
+func TestReachesGoesByTheModesOnTheWay(t *testing.T) {
+	t.Parallel()
+	dir := openDir(t)
+	inner := filepath.Join(dir, "a", "b")
+	if err := os.MkdirAll(inner, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	fi, err := os.Stat(inner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st := fi.Sys().(*syscall.Stat_t)
+	owner, group, other := &account{uid: st.Uid, gid: st.Gid + 1}, &account{uid: st.Uid + 1, gid: st.Gid}, &account{uid: st.Uid + 1, gid: st.Gid + 1}
+	for mode, want := range map[os.FileMode][3]bool{
+		0o700: {true, false, false}, 0o710: {true, true, false}, 0o711: {true, true, true}, 0o701: {true, false, true}, 0o011: {false, true, true},
+	} {
+		if err := os.Chmod(filepath.Join(dir, "a"), mode); err != nil {
+			t.Fatal(err)
+		}
+		if mode == 0o011 && os.Geteuid() != 0 {
+			continue // not even we could look
+		}
+		if got := [3]bool{owner.reaches(inner), group.reaches(inner), other.reaches(inner)}; got != want {
+			t.Errorf("%o: got %v, want %v", mode, got, want)
+		}
+	}
+	if err := os.Chmod(filepath.Join(dir, "a"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if other.reaches(filepath.Join(dir, "missing")) {
+		t.Error("reached what is not there")
 	}
 }

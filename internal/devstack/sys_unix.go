@@ -15,7 +15,7 @@ import (
 var errLocked = errors.New("locked by another process")
 
 func tryLock(f *os.File) error {
-	err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) //nolint:gosec // a descriptor fits an int
+	err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
 		return errLocked
 	}
@@ -68,8 +68,8 @@ func (a *account) reaches(dir string) bool {
 	if err != nil {
 		return false
 	}
-	if real, err := filepath.EvalSymlinks(dir); err == nil {
-		dir = real
+	if direct, err := filepath.EvalSymlinks(dir); err == nil {
+		dir = direct
 	}
 	for {
 		fi, err := os.Stat(dir)
@@ -113,10 +113,11 @@ func (a *account) dress(cmd *exec.Cmd, onParentDeath syscall.Signal) {
 }
 
 // PostgreSQL's signals: fast ends the sessions and writes a checkpoint, quick
-// leaves recovery to the next start.
+// leaves recovery to the next start. resume sets a stopped process going.
 const (
 	stopFast  = syscall.SIGINT
 	stopQuick = syscall.SIGQUIT
+	resume    = syscall.SIGCONT
 )
 
 func signalPID(pid int, sig syscall.Signal) error { return syscall.Kill(pid, sig) }

@@ -15,6 +15,7 @@ var (
 const (
 	stopFast  = syscall.SIGINT
 	stopQuick = syscall.SIGQUIT
+	resume    = syscall.SIGTERM // stands for what Windows lacks
 )
 
 // On Windows there is no advisory lock of this kind; one process a directory is
