@@ -1,0 +1,450 @@
+package engine
+
+import (
+	"slices"
+	"time"
+
+	"github.com/penstock-io/penstock/internal/event"
+	"github.com/penstock-io/penstock/internal/fence"
+	"github.com/penstock-io/penstock/internal/processors/offsets"
+)
+
+// lane is one assigned LP, from its assignment or the last time it was taken
+// anew: gen counts those, so that answers to an earlier life are told apart.
+type lane struct {
+	LP
+	gen     uint64
+	seeks   uint64
+	claimer fence.Claimer
+	filter  fence.Filter // of this lane alone
+	epoch   int64        // owned; 0 until the first claim is read back
+	asked   bool         // FindEnd is under way
+	lapsed  bool         // the lease lapsed: only a new claim restores it
+
+	waitUntil time.Time // the leases of those before have run out by then
+	waived    int64     // epoch of a released pulse that spares the wait; -1: none
+
+	position int64                // of the token partition: read through
+	bound    offsets.Metadata     // where the restore began: Bound and Epoch
+	handover int64                // requests below this may have output from before our claim
+	oldest   time.Time            // records older than this are gone from the token partition; zero: none are
+	restored map[string]*restored // by jobKey
+
+	tracker      *offsets.Tracker
+	delivered    int64      // requests below this were delivered
+	backlog      []*Request // delivered and not taken in, for want of room
+	backlogBytes int
+	entries      map[int64]*entry // taken in and not done, by offset
+	bytes        int              // of entries
+	jobs         map[string]*entry
+	keys         map[string]*keyQueue
+	ready        fifo[*entry] // runnable
+	queued       bool         // stands in Engine.runnable
+	started      int          // entries that were started
+	recent       recent
+	paused       bool
+
+	dirty       bool
+	committedAt time.Time
+	doneCount   int // since the last pulse
+	rate        float64
+}
+
+// entry is one request from being taken in to being done.
+type entry struct {
+	*Request
+	lane     *lane
+	key      *keyQueue
+	resume   *Resume
+	from     int64 // no output of it stands before this offset; valid once started or resumed
+	epoch    int64 // of the lane, in force at from
+	started  bool
+	readBack bool // its terminal event was read, unfenced
+	written  bool // its fact was handed over to be written
+	repeats  []int64
+	fact     event.Type
+	data     []byte
+	attempt  int
+	at       time.Time // of the end
+}
+
+// keyQueue is the FIFO of one key: only its head runs.
+type keyQueue struct {
+	name  string
+	queue []*entry
+}
+
+func newLane(lp LP, gen uint64, from Assigned, m offsets.Metadata) *lane {
+	l := &lane{
+		LP: lp, gen: gen, waived: -1, claimer: fence.NewClaimer(m.Epoch),
+		position: m.Bound, handover: from.Next, restored: map[string]*restored{},
+		bound: offsets.Metadata{Bound: m.Bound, Epoch: m.Epoch}, tracker: offsets.NewTracker(from.Next, m.Done), delivered: from.Next,
+		entries: map[int64]*entry{}, jobs: map[string]*entry{}, keys: map[string]*keyQueue{},
+	}
+	l.filter.Epochs[lp.Lane] = m.Epoch
+	return l
+}
+
+// owed is how many started requests are not done.
+func (l *lane) owed() int { return l.started }
+
+func (e *Engine) assigned(now time.Time, in Assigned) {
+	m := metadataOf(in)
+	l := newLane(in.LP, 1, in, m)
+	l.claimer = fence.NewClaimer(max(m.Epoch, e.pulses[in.LP].epoch))
+	if old := e.lanes[in.LP]; old != nil { // the group forgot to say that it was lost
+		l.gen = old.gen + 1
+		e.drop(in.LP)
+	}
+	e.lanes[in.LP] = l
+	l.waitUntil = now.Add(e.cfg.Lease)
+	if p, ok := e.pulses[in.LP]; ok {
+		l.released(p.epoch, p.released)
+	}
+	e.follow(l)
+}
+
+// released spares the wait where the newest owner known has let go.
+func (l *lane) released(epoch int64, released bool) {
+	if l.epoch == 0 && released && epoch >= l.filter.Epochs[l.Lane] {
+		l.waived = epoch
+	}
+}
+
+// follow has the lane's token partition read from the lane's position.
+func (e *Engine) follow(l *lane) {
+	e.tails[l.Partition] = true
+	e.do(Follow{Partition: l.Partition, From: l.position})
+}
+
+// anew takes a LP that is still assigned from the beginning: what this process
+// believes of it may not be what the log says.
+func (e *Engine) anew(now time.Time, old *lane) {
+	e.do(Shut{LP: old.LP, Gen: old.gen})
+	at := Assigned{LP: old.LP, Next: old.tracker.Watermark()}
+	m := old.safeBound()
+	m.Done = slices.Clone(old.tracker.Above())
+	l := newLane(old.LP, old.gen+1, at, m)
+	l.claimer = fence.NewClaimer(max(old.filter.Epochs[old.Lane], e.pulses[old.LP].epoch))
+	l.seeks = old.seeks + 1
+	l.waitUntil = now.Add(e.cfg.Lease)
+	e.lanes[old.LP] = l
+	e.do(Seek{LP: l.LP, Next: l.delivered})
+	if old.paused {
+		e.do(Resumed{l.LP})
+	}
+	e.follow(l)
+}
+
+// drop forgets a LP. Its calls are broken off, and no output of it is written
+// any more.
+func (e *Engine) drop(lp LP) {
+	l := e.lanes[lp]
+	if l == nil {
+		return
+	}
+	delete(e.lanes, lp)
+	e.do(Shut{LP: lp, Gen: l.gen})
+	for other := range e.lanes {
+		if other.Partition == lp.Partition {
+			return
+		}
+	}
+	delete(e.tails, lp.Partition)
+	e.do(Unfollow{lp.Partition})
+}
+
+func (e *Engine) revoked(in Revoked) {
+	l := e.lanes[in.LP]
+	if l == nil {
+		e.do(Release{LP: in.LP})
+		return
+	}
+	e.drop(in.LP)
+	r := Release{LP: in.LP}
+	if l.epoch > 0 { // one that never owned it has nothing to release
+		c, p := l.commit(), e.pulseOf(l)
+		p.Data.Released = true
+		r.Commit, r.Pulse = &c, &p
+	}
+	e.do(r)
+}
+
+// drive takes the next step of a lane's claim, and commits what has become
+// committable.
+func (e *Engine) drive(now time.Time, l *lane) {
+	if l.epoch > 0 && l.claimer.Owns() && l.lapsed && e.leased(now) {
+		// The same owner under the same membership: nobody was before but we.
+		l.claimer = fence.NewClaimer(l.filter.Epochs[l.Lane])
+		l.claimer.Waited()
+	}
+	switch l.claimer.Next(e.leased(now)) {
+	case fence.Wait:
+		if l.waived >= 0 || !now.Before(l.waitUntil) {
+			l.claimer.Waited()
+		}
+		if l.claimer.Next(e.leased(now)) != fence.FindEnd {
+			break
+		}
+		fallthrough
+	case fence.FindEnd:
+		if !l.asked {
+			l.asked = true
+			e.do(FindEnd{LP: l.LP, Gen: l.gen})
+		}
+	case fence.AppendNow:
+		e.claim(now, l)
+	case fence.Own, fence.Lost:
+	}
+	if l.dirty && l.epoch > 0 && now.Sub(l.committedAt) >= e.cfg.CommitEvery {
+		l.committedAt, l.dirty = now, false
+		e.do(l.commit())
+	}
+}
+
+func (e *Engine) claim(now time.Time, l *lane) {
+	known := max(l.filter.Epochs[l.Lane], e.pulses[l.LP].epoch)
+	if l.epoch == 0 && l.waived >= 0 && known > l.waived && now.Before(l.waitUntil) {
+		// The one that released was not the newest: the wait is not spared.
+		l.waived = -1
+		l.claimer = fence.NewClaimer(known)
+		return
+	}
+	l.lapsed = false
+	l.claimer.Sent()
+	e.do(AppendClaim{
+		LP: l.LP, Gen: l.gen, Epoch: l.claimer.Epoch(),
+		Claim: event.Claim{Owner: e.cfg.Owner, Bound: l.safeBound().Bound, Watermark: l.tracker.Watermark()},
+	})
+}
+
+func (e *Engine) located(in Located) {
+	l := e.lanes[in.LP]
+	if l == nil || l.gen != in.Gen {
+		return
+	}
+	l.asked = false
+	l.claimer.End(in.End, l.position)
+	if l.epoch == 0 {
+		l.handover = max(l.handover, in.RequestsEnd)
+		l.oldest = time.Time{}
+		if in.LogStart > 0 {
+			l.oldest = in.Oldest
+		}
+	}
+}
+
+func (e *Engine) claimFailed(in ClaimFailed) {
+	if l := e.lanes[in.LP]; l != nil && l.gen == in.Gen {
+		l.claimer.Failed()
+	}
+}
+
+// tokens folds what stands in the token partition: claims, what was there
+// before ours, and our own writes coming back.
+func (e *Engine) tokens(now time.Time, in Tokens) {
+	for _, which := range event.Lanes() {
+		l := e.lanes[LP{which, in.Partition}]
+		if l == nil || in.From > l.position || in.Next <= l.position {
+			continue // not up to it: the tail was set back to an earlier offset for this or another lane
+		}
+		for i := range in.Seen {
+			s := &in.Seen[i]
+			if s.Offset < l.position || s.View.Lane != which {
+				continue
+			}
+			if !e.seen(l, s) {
+				e.anew(now, l)
+				l = nil
+				break
+			}
+		}
+		if l != nil {
+			l.position = in.Next
+			l.claimer.ReadTo(in.Next)
+		}
+	}
+}
+
+// seen takes one record of the lane. It returns false if the lane is another's
+// now.
+func (e *Engine) seen(l *lane, s *Seen) bool {
+	v := &s.View
+	own := v.Type == event.LaneClaimed && s.Owner == e.cfg.Owner
+	if !own && l.epoch > 0 && v.Epoch > l.epoch {
+		return false
+	}
+	before := l.filter.Epochs[l.Lane]
+	counts := l.filter.Admit(v)
+	l.claimer.Saw(v.Epoch, own)
+	if own && l.claimer.Owns() && l.epoch != v.Epoch {
+		e.own(l, v.Epoch)
+	}
+	if counts && v.Type.Output() {
+		e.output(l, v, s.Offset, before)
+	}
+	return true
+}
+
+func (e *Engine) own(l *lane, epoch int64) {
+	l.epoch = epoch
+	e.do(Open{LP: l.LP, Gen: l.gen, Epoch: epoch})
+	e.take(l)
+	e.enqueue(l)
+}
+
+// output takes an event that counts: of a job that we run, the terminal one is
+// its read-back; before our claim, all are the past that is folded.
+func (e *Engine) output(l *lane, v *event.View, offset, epochBefore int64) {
+	if l.epoch > 0 {
+		if v.Type != event.OutputStarted && !v.Type.Terminal() {
+			return
+		}
+		en := l.jobs[jobKey(string(v.Tenant), string(v.Job))]
+		if en == nil || !en.started {
+			return
+		}
+		if v.Type.Terminal() {
+			en.readBack = true
+			e.settle(en)
+			return
+		}
+		if en.fact != "" {
+			return // it has ended meanwhile, and its last fact says all
+		}
+		h := v.Head()
+		h.Type = event.JobStarted
+		e.do(AppendFact{LP: l.LP, Gen: l.gen, Offset: -1, Head: h, Data: v.Data})
+		return
+	}
+	key := jobKey(string(v.Tenant), string(v.Job))
+	r := l.restored[key]
+	if r == nil {
+		r = &restored{first: offset, epoch: epochBefore}
+		l.restored[key] = r
+	}
+	r.Apply(v)
+}
+
+// tokensGone goes on where the log begins now. Whatever stood before is not to
+// be had any more.
+func (e *Engine) tokensGone(now time.Time, in TokensGone) {
+	for _, which := range event.Lanes() {
+		l := e.lanes[LP{which, in.Partition}]
+		if l == nil || l.position >= in.Earliest {
+			continue
+		}
+		if l.epoch > 0 { // our own writes are gone before we read them
+			e.anew(now, l)
+			l = e.lanes[l.LP]
+		}
+		l.position = max(l.position, in.Earliest)
+		l.bound.Bound = max(l.bound.Bound, in.Earliest)
+		e.follow(l)
+	}
+}
+
+// safeBound is where a successor's restore may begin: no event of a request
+// that is not done stands before it.
+func (l *lane) safeBound() offsets.Metadata {
+	if l.epoch == 0 || l.delivered < l.handover || len(l.restored) > 0 {
+		return l.bound
+	}
+	m := offsets.Metadata{Bound: l.position, Epoch: l.filter.Epochs[l.Lane]}
+	for _, en := range l.entries {
+		if (en.started || en.resume != nil) && en.from < m.Bound {
+			m.Bound, m.Epoch = en.from, en.epoch
+		}
+	}
+	return m
+}
+
+// commit makes what is to be committed now.
+func (l *lane) commit() Commit {
+	m := l.safeBound()
+	m.Done = l.tracker.Above()
+	text, err := m.Encode(l.tracker.Watermark())
+	if err != nil {
+		text = "" // the span is bounded, so this is not reached; without metadata a successor takes longer
+	}
+	return Commit{LP: l.LP, Next: l.tracker.Watermark(), Metadata: text}
+}
+
+// pulse tells how every lane stands.
+func (e *Engine) pulse() {
+	if len(e.lanes) == 0 {
+		return
+	}
+	all := make([]Pulse, 0, len(e.lanes))
+	for _, l := range e.lanes {
+		if l.epoch == 0 {
+			continue
+		}
+		const smooth = 0.3
+		l.rate += smooth * (float64(l.doneCount)/e.cfg.PulseEvery.Seconds() - l.rate)
+		l.doneCount = 0
+		all = append(all, e.pulseOf(l))
+	}
+	if len(all) > 0 {
+		e.do(Pulses{all})
+	}
+}
+
+func (e *Engine) pulseOf(l *lane) Pulse {
+	return Pulse{LP: l.LP, Epoch: l.epoch, Data: event.Pulse{
+		Partition: l.Partition, Owner: e.cfg.Owner, Member: e.member,
+		Bound: l.safeBound().Bound, Watermark: l.tracker.Watermark(), Consumed: l.delivered,
+		InFlight: len(l.entries) + len(l.backlog), Rate: l.rate, Breaker: "closed",
+	}}
+}
+
+// remembered is how a job that has ended is remembered.
+type recent struct {
+	keys map[string]struct{}
+	ring []string
+	at   int
+}
+
+// add remembers a job, and forgets the oldest where there are more than max.
+func (r *recent) add(key string, limit int) {
+	if r.keys == nil {
+		r.keys = make(map[string]struct{}, 64)
+	}
+	if _, ok := r.keys[key]; ok {
+		return
+	}
+	r.keys[key] = struct{}{}
+	if len(r.ring) < limit {
+		r.ring = append(r.ring, key)
+		return
+	}
+	delete(r.keys, r.ring[r.at])
+	r.ring[r.at] = key
+	r.at = (r.at + 1) % limit
+}
+
+func (r *recent) has(key string) bool {
+	_, ok := r.keys[key]
+	return ok
+}
+
+// fifo is a queue on a slice.
+type fifo[T any] struct {
+	items []T
+	head  int
+}
+
+func (f *fifo[T]) push(v T) { f.items = append(f.items, v) }
+
+func (f *fifo[T]) empty() bool { return f.head == len(f.items) }
+
+func (f *fifo[T]) pop() T {
+	var zero T
+	v := f.items[f.head]
+	f.items[f.head] = zero
+	f.head++
+	if f.head == len(f.items) {
+		f.items, f.head = f.items[:0], 0
+	}
+	return v
+}

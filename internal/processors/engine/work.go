@@ -1,0 +1,301 @@
+package engine
+
+import (
+	"time"
+
+	"github.com/penstock-io/penstock/internal/event"
+	"github.com/penstock-io/penstock/internal/job"
+	"github.com/penstock-io/penstock/internal/processors/offsets"
+)
+
+// requests keeps what was delivered, and takes in what there is room for.
+func (e *Engine) requests(in Requests) {
+	l := e.lanes[in.LP]
+	if l == nil || in.Seeks < l.seeks {
+		return
+	}
+	for _, r := range in.Requests {
+		if r.Offset < l.delivered {
+			continue
+		}
+		l.delivered = r.Offset + 1
+		l.backlog = append(l.backlog, r)
+		l.backlogBytes += r.Bytes
+	}
+	e.take(l)
+	e.enqueue(l)
+}
+
+// requestsGone: retention took requests that nobody had run. That they are gone
+// is for the loop to tell; here the rest goes on.
+func (e *Engine) requestsGone(in RequestsGone) {
+	l := e.lanes[in.LP]
+	if l == nil || in.Earliest <= l.delivered {
+		return
+	}
+	for o := l.tracker.Watermark(); o < in.Earliest; o = l.tracker.Watermark() {
+		if l.entries[o] != nil {
+			break // what was taken in earlier runs on
+		}
+		l.tracker.Done(o)
+	}
+	l.delivered = in.Earliest
+	l.seeks++
+	l.dirty = true
+	e.do(Seek{LP: l.LP, Next: in.Earliest})
+}
+
+// take moves requests from the backlog into the window, in order, while there
+// is room, and pauses or resumes the lane's fetching.
+func (e *Engine) take(l *lane) {
+	if l.epoch > 0 {
+		n := 0
+		for n < len(l.backlog) && e.room(l, l.backlog[n]) {
+			r := l.backlog[n]
+			l.backlog[n] = nil
+			n++
+			l.backlogBytes -= r.Bytes
+			e.admit(l, r)
+		}
+		l.backlog = l.backlog[n:]
+		if len(l.backlog) == 0 {
+			l.backlog = nil
+			if l.delivered >= l.handover {
+				e.handedOver(l)
+			}
+		}
+	}
+	full := len(l.backlog) > 0 && (l.epoch > 0 || len(l.backlog) >= e.cfg.MaxWindow || l.backlogBytes >= e.cfg.MaxWindowBytes)
+	if full != l.paused {
+		l.paused = full
+		if full {
+			e.do(Pause{l.LP})
+		} else {
+			e.do(Resumed{l.LP})
+		}
+	}
+}
+
+// room tells whether the window takes one more. A request larger than the
+// window is let in when it is alone.
+func (e *Engine) room(l *lane, r *Request) bool {
+	if len(l.entries) == 0 {
+		return r.Offset-l.tracker.Watermark() < offsets.MaxSpan || r.Offset == l.tracker.Next()
+	}
+	return len(l.entries) < e.cfg.MaxWindow && l.bytes+r.Bytes <= e.cfg.MaxWindowBytes &&
+		r.Offset-l.tracker.Watermark() < offsets.MaxSpan
+}
+
+// handedOver: every request that may have output from before our claim was
+// taken in. What the log showed of others is of jobs that are done.
+func (e *Engine) handedOver(l *lane) {
+	if len(l.restored) == 0 {
+		return
+	}
+	for key, r := range l.restored {
+		if r.End != "" {
+			l.recent.add(key, e.cfg.Recent)
+		}
+	}
+	l.restored = map[string]*restored{}
+}
+
+// admit takes one request into the window.
+func (e *Engine) admit(l *lane, r *Request) {
+	if !l.tracker.Take(r.Offset) {
+		return // done already, by the commit's metadata
+	}
+	if r.Skip {
+		l.done(r.Offset)
+		return
+	}
+	en := &entry{Request: r, lane: l}
+	if r.Poison != "" {
+		en.started = true
+		en.from, en.epoch = l.position, l.filter.Epochs[l.Lane]
+		l.add(en)
+		l.started++
+		e.do(Bury{LP: l.LP, Gen: l.gen, Request: r})
+		return
+	}
+	key := jobKey(r.Head.Tenant, r.Head.Job)
+	if first := l.jobs[key]; first != nil { // the same job twice in the window
+		first.repeats = append(first.repeats, r.Offset)
+		return
+	}
+	if l.recent.has(key) { // the same job again, after its end
+		l.done(r.Offset)
+		return
+	}
+	if past := l.restored[key]; past != nil {
+		delete(l.restored, key)
+		en.resume = &Resume{From: past.first, To: l.position, Epoch: past.epoch}
+		en.from, en.epoch, en.readBack = past.first, past.epoch, past.End != ""
+	} else if _, minted := job.ParseID(r.Head.Job); minted && r.Data.Repeat {
+		en.resume = &Resume{From: -1, To: l.position}
+		en.from, en.epoch = l.position, l.filter.Epochs[l.Lane]
+	}
+	l.add(en)
+	l.jobs[key] = en
+	l.queue(en)
+}
+
+func (l *lane) add(en *entry) {
+	l.entries[en.Offset] = en
+	l.bytes += en.Bytes
+}
+
+// queue puts an entry at the end of its key's FIFO.
+func (l *lane) queue(en *entry) {
+	name := en.Request.key()
+	k := l.keys[name]
+	if k == nil {
+		k = &keyQueue{name: name}
+		l.keys[name] = k
+	}
+	en.key = k
+	k.queue = append(k.queue, en)
+	if len(k.queue) == 1 {
+		l.ready.push(en)
+	}
+}
+
+// done marks one offset.
+func (l *lane) done(offset int64) {
+	l.tracker.Done(offset)
+	l.dirty = true
+}
+
+// enqueue gives a lane with runnable requests its turn.
+func (e *Engine) enqueue(l *lane) {
+	if !l.queued && l.epoch > 0 && !l.ready.empty() {
+		l.queued = true
+		e.runnable[l.Lane] = append(e.runnable[l.Lane], l)
+	}
+}
+
+// schedule starts what may be started: the lane that is furthest below its
+// weight's share goes first, and within a lane its partitions take turns.
+func (e *Engine) schedule(now time.Time) {
+	if e.draining || !e.leased(now) {
+		return
+	}
+	for e.inFlight < e.cfg.MaxInFlight {
+		which := e.furthestBehind()
+		if which == event.NoLane {
+			return
+		}
+		l := e.runnable[which][0]
+		e.runnable[which] = e.runnable[which][1:]
+		l.queued = false
+		if e.lanes[l.LP] != l || !l.claimer.Owns() || l.lapsed {
+			continue // gone; or its lease lapsed, and it gets its turn again when it is claimed anew
+		}
+		e.start(l, l.ready.pop())
+		e.enqueue(l)
+	}
+}
+
+func (e *Engine) furthestBehind() event.Lane {
+	best := event.NoLane
+	for _, which := range event.Lanes() {
+		if len(e.runnable[which]) == 0 {
+			continue
+		}
+		if best == event.NoLane || e.byLane[which]*e.cfg.Weights[best] < e.byLane[best]*e.cfg.Weights[which] {
+			best = which
+		}
+	}
+	return best
+}
+
+func (e *Engine) start(l *lane, en *entry) {
+	if en.resume == nil {
+		en.from, en.epoch = l.position, l.filter.Epochs[l.Lane]
+	}
+	en.started = true
+	l.started++
+	e.inFlight++
+	e.byLane[l.Lane]++
+	e.do(Start{
+		LP: l.LP, Gen: l.gen, Request: en.Request, Resume: en.resume,
+		Expired: en.resume == nil && !l.oldest.IsZero() && en.Time.Before(l.oldest),
+	})
+}
+
+// ended takes the end of a call, and frees its slot.
+func (e *Engine) ended(now time.Time, in Ended) {
+	e.inFlight--
+	e.byLane[in.Lane]--
+	l := e.lanes[in.LP]
+	if l == nil || l.gen != in.Gen {
+		return
+	}
+	en := l.entries[in.Offset]
+	if en == nil {
+		return
+	}
+	if in.Failure || in.Type == "" {
+		e.anew(now, l)
+		return
+	}
+	en.fact, en.data, en.attempt, en.at = in.Type, in.Data, in.Attempt, in.At
+	en.readBack = en.readBack || in.Found
+	e.settle(en)
+}
+
+// settle writes the fact of a job whose terminal event was read back.
+func (e *Engine) settle(en *entry) {
+	if en.fact == "" || !en.readBack || en.written {
+		return
+	}
+	en.written = true
+	h := en.Head
+	h.Type, h.V, h.Time, h.Attempt, h.Lane = en.fact, event.Version, en.at, en.attempt, en.lane.Lane
+	e.do(AppendFact{LP: en.lane.LP, Gen: en.lane.gen, Offset: en.Offset, Head: h, Data: en.data})
+	en.data = nil
+}
+
+// factWritten: nothing is owed for the request any more.
+func (e *Engine) factWritten(now time.Time, in FactWritten) {
+	l := e.lanes[in.LP]
+	if l == nil || l.gen != in.Gen {
+		return
+	}
+	en := l.entries[in.Offset]
+	if en == nil {
+		return
+	}
+	if in.Failed {
+		e.anew(now, l)
+		return
+	}
+	delete(l.entries, in.Offset)
+	l.bytes -= en.Bytes
+	l.started--
+	l.doneCount++
+	l.done(in.Offset)
+	for _, o := range en.repeats {
+		l.done(o)
+	}
+	if en.key != nil {
+		l.finish(en, e.cfg.Recent)
+	}
+	e.take(l)
+	e.enqueue(l)
+}
+
+// finish lets the next of the key run.
+func (l *lane) finish(en *entry, limit int) {
+	key := jobKey(en.Head.Tenant, en.Head.Job)
+	delete(l.jobs, key)
+	l.recent.add(key, limit)
+	k := en.key
+	k.queue[0] = nil
+	k.queue = k.queue[1:]
+	if len(k.queue) == 0 {
+		delete(l.keys, k.name)
+		return
+	}
+	l.ready.push(k.queue[0])
+}
