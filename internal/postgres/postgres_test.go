@@ -4,6 +4,7 @@ package postgres
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -50,12 +51,7 @@ func TestMain(m *testing.M) {
 // database makes an empty database and returns its address.
 func database(t *testing.T) string {
 	t.Helper()
-	name := strings.ToLower(strings.Map(func(r rune) rune {
-		if r == '/' || r == '-' {
-			return '_'
-		}
-		return r
-	}, t.Name()))
+	name := "test_" + strings.ToLower(rand.Text()) // the same test may run more than once
 	conn, err := pgx.Connect(t.Context(), server.URL())
 	if err != nil {
 		t.Fatal(err)
@@ -167,11 +163,12 @@ func TestMigrateSaysWhichRightIsMissing(t *testing.T) {
 	t.Parallel()
 	url := database(t)
 	pool := open(t, Config{URL: url})
-	if _, err := pool.Exec(t.Context(), `CREATE ROLE humble LOGIN PASSWORD 'x'`); err != nil {
+	role := "humble_" + strings.ToLower(rand.Text())
+	if _, err := pool.Exec(t.Context(), `CREATE ROLE `+role+` LOGIN PASSWORD 'x'`); err != nil {
 		t.Fatal(err)
 	}
 	at := strings.Index(url, "@")
-	humble := open(t, Config{URL: "postgres://humble:x" + url[at:]})
+	humble := open(t, Config{URL: "postgres://" + role + ":x" + url[at:]})
 	if _, err := Migrate(t.Context(), humble, nil); err == nil || !strings.Contains(err.Error(), "grant CREATE") || Unavailable(err) {
 		t.Errorf("got %v", err)
 	}
