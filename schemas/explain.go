@@ -22,8 +22,10 @@ func Explain(err error) (field, reason string) {
 	}
 	for len(verr.Causes) > 0 {
 		verr = cause(verr)
+		if len(verr.InstanceLocation) > 0 { // a wrong name in an object has no place of its own
+			field = strings.Join(verr.InstanceLocation, ".")
+		}
 	}
-	field = strings.Join(verr.InstanceLocation, ".")
 	switch k := verr.ErrorKind.(type) {
 	case *kind.Required:
 		return join(field, k.Missing[0]), "it is missing"

@@ -1,6 +1,9 @@
 package event
 
-import "strings"
+import (
+	"strconv"
+	"strings"
+)
 
 // CloudEvents 1.0 in Kafka's binary mode: the attributes are headers with the
 // prefix "ce_" (CloudEvents, Kafka Protocol Binding 1.0.2, section 3.2).
@@ -27,7 +30,7 @@ func CloudEvents(h *Head, id, traceparent string) []Header {
 }
 
 // FactID is the deterministic ce_id of a fact: whoever writes it again writes
-// the same.
+// the same. A job ends once, but may be started and retried once an attempt.
 func FactID(h *Head) string {
 	var b strings.Builder
 	b.WriteString(h.Tenant)
@@ -35,5 +38,9 @@ func FactID(h *Head) string {
 	b.WriteString(h.Job)
 	b.WriteByte('/')
 	b.WriteString(string(h.Type))
+	if h.Type.form() == formFact && !h.Type.Terminal() {
+		b.WriteByte('/')
+		b.WriteString(strconv.Itoa(h.Attempt))
+	}
 	return b.String()
 }

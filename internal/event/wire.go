@@ -122,22 +122,22 @@ const timeRule = `it must be an RFC 3339 time between 1970 and 2999, such as "20
 
 // UnmarshalJSONFrom implements json.UnmarshalerFrom.
 func (m *moment) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
-	tok, err := dec.ReadToken()
+	value, err := dec.ReadValue()
 	if err != nil {
 		return err
 	}
-	switch tok.Kind() {
+	switch value.Kind() {
 	case 'n':
 		m.Time = time.Time{}
 		return nil
 	case '"':
-		text := tok.String()
-		if err := m.UnmarshalText([]byte(text)); err != nil || !validYear(m.Time) {
-			return invalid("", "%.60q is no time: %s", text, timeRule)
+		// The library keeps to RFC 3339, where time.Parse takes "+24:00" and commas too.
+		if err := json.Unmarshal(value, &m.Time); err != nil || !validYear(m.Time) {
+			return invalid("", "%.60s is no time: %s", value, timeRule)
 		}
 		return nil
 	default:
-		return invalid("", "a JSON %s: %s", kindName(tok.Kind()), timeRule)
+		return invalid("", "a JSON %s: %s", kindName(value.Kind()), timeRule)
 	}
 }
 
