@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -87,7 +88,8 @@ func StartKafka(ctx context.Context, opts KafkaOptions) (*KafkaServer, error) {
 // startOnNewPorts makes one attempt at a fresh broker, and leaves nothing
 // behind when it fails.
 func startOnNewPorts(ctx context.Context, jars string, opts KafkaOptions) (_ *KafkaServer, err error) {
-	dir, err := os.MkdirTemp("", "penstock-kafka-")
+	sweep()
+	dir, err := os.MkdirTemp("", dataPrefix+strconv.Itoa(os.Getpid())+"-")
 	if err != nil {
 		return nil, fmt.Errorf("make a directory for Kafka's data: %w", err)
 	}
@@ -221,6 +223,26 @@ func (k *KafkaServer) start(ctx context.Context) (err error) {
 		return fmt.Errorf("%w: %w; it said:\n%s", errExited, p.err, out.tail())
 	case <-ctx.Done():
 		return errors.Join(fmt.Errorf("kafka did not serve in time: %w; it said:\n%s", ctx.Err(), out.tail()), p.kill())
+	}
+}
+
+// dataPrefix begins the name of every broker's directory; the id of the process
+// that owns it follows.
+const dataPrefix = "penstock-kafka-"
+
+// sweep removes the data of brokers whose processes were killed and could not
+// do it. What cannot be removed is left for the next sweep.
+func sweep() {
+	left, err := filepath.Glob(filepath.Join(os.TempDir(), dataPrefix+"*"))
+	if err != nil {
+		return // The temporary directory has a name that is no pattern.
+	}
+	for _, dir := range left {
+		owner, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(dir), dataPrefix), "-")
+		pid, err := strconv.Atoi(owner)
+		if err == nil && errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+			discard(dir)
+		}
 	}
 }
 

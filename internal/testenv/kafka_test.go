@@ -3,6 +3,10 @@ package testenv
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -93,5 +97,28 @@ func TestBrokerThatCannotStartSaysWhy(t *testing.T) {
 	}
 	if _, err := StartKafka(t.Context(), KafkaOptions{Nodes: 3}); err == nil {
 		t.Error("three nodes were promised")
+	}
+}
+
+func TestDataOfKilledProcessesIsSwept(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	gone := exec.CommandContext(t.Context(), "true")
+	if err := gone.Run(); err != nil {
+		t.Fatal(err)
+	}
+	dirOf := func(pid int) string {
+		dir := filepath.Join(os.TempDir(), fmt.Sprintf("%s%d-1", dataPrefix, pid))
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	}
+	left, mine := dirOf(gone.Process.Pid), dirOf(os.Getpid())
+	sweep()
+	if isDir(left) {
+		t.Error("a dead process's data are still there")
+	}
+	if !isDir(mine) {
+		t.Error("a living process's data were removed")
 	}
 }

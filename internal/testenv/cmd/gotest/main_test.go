@@ -15,8 +15,8 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // module writes a module of one library, a command that uses it, and tests, and
-// works in it. It returns where profiles go.
-func module(t *testing.T, files map[string]string) (out string) {
+// works in it.
+func module(t *testing.T, files map[string]string) {
 	t.Helper()
 	all := map[string]string{
 		"go.mod": "module example.com/toy\n\ngo 1.26\n",
@@ -64,7 +64,6 @@ func main() { println(lib.Unused()) }
 	// The toy's tests are not part of whatever run this is.
 	t.Setenv("GOFLAGS", "")
 	t.Setenv("GOCOVERDIR", "")
-	return filepath.Join(dir, ".build")
 }
 
 // gotest runs the command and returns what it printed to standard output.

@@ -79,7 +79,8 @@ func (p *printer) take(line []byte) {
 		switch {
 		case e.Test != "":
 			p.keep(key, e.Output)
-		case e.Output != "PASS\n": // Without -v, go test says it in "ok" alone.
+		case e.Output != "PASS\n" && !strings.HasPrefix(e.Output, "coverage: "):
+			// Without -v, go test says both in the "ok" line alone.
 			p.print(e.Output)
 		}
 	case "pass":
