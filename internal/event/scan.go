@@ -2,6 +2,7 @@ package event
 
 import (
 	"bytes"
+	"encoding/binary"
 	"time"
 )
 
@@ -64,35 +65,45 @@ const (
 	fieldData
 )
 
-func fieldOf(name []byte) int {
-	switch string(name) {
-	case "type":
-		return fieldType
-	case "v":
-		return fieldV
-	case "time":
-		return fieldTime
-	case "tenant":
-		return fieldTenant
-	case "job":
-		return fieldJob
-	case "conversation":
-		return fieldConversation
-	case "batch":
-		return fieldBatch
-	case "attempt":
-		return fieldAttempt
-	case "seq":
-		return fieldSeq
-	case "lane":
-		return fieldLane
-	case "epoch":
-		return fieldEpoch
-	case "data":
-		return fieldData
+// nameOf is a field as it is written.
+func nameOf(field int) string {
+	switch field {
+	case fieldType:
+		return `"type":`
+	case fieldV:
+		return `"v":`
+	case fieldTime:
+		return `"time":`
+	case fieldTenant:
+		return `"tenant":`
+	case fieldJob:
+		return `"job":`
+	case fieldConversation:
+		return `"conversation":`
+	case fieldBatch:
+		return `"batch":`
+	case fieldAttempt:
+		return `"attempt":`
+	case fieldSeq:
+		return `"seq":`
+	case fieldLane:
+		return `"lane":`
+	case fieldEpoch:
+		return `"epoch":`
 	default:
-		return fieldNone
+		return `"data":`
 	}
+}
+
+// fieldAt tells which of the fields after last b begins with, and how long the
+// name is with its colon; mostly it is the very next.
+func fieldAt(b []byte, last int) (field, length int) {
+	for field := last + 1; field <= fieldData; field++ {
+		if name := nameOf(field); len(b) >= len(name) && string(b[:len(name)]) == name {
+			return field, len(name)
+		}
+	}
+	return fieldNone, 0
 }
 
 // scan walks the fixed order and gives up at the first byte that is not as
@@ -103,19 +114,12 @@ func (v *View) scan(b []byte) bool {
 		return false
 	}
 	for pos, last := 1, fieldNone; ; {
-		if pos >= n || b[pos] != '"' {
+		field, length := fieldAt(b[pos:], last)
+		pos += length
+		if field == fieldNone || pos >= n {
 			return false
 		}
-		end := bytes.IndexByte(b[pos+1:], '"')
-		if end < 0 {
-			return false
-		}
-		field := fieldOf(b[pos+1 : pos+1+end])
-		pos += end + 2
-		if field <= last || pos+1 >= n || b[pos] != ':' {
-			return false
-		}
-		last, pos = field, pos+1
+		last = field
 		if field == fieldData {
 			v.Data = b[pos : n-1]
 			return v.Type != "" && objectEnd(b, pos) == n-1
@@ -193,7 +197,11 @@ func scanString(b []byte, pos int) (s []byte, next int, ok bool) {
 	if b[pos] != '"' {
 		return nil, 0, false
 	}
-	for i := pos + 1; i < len(b); i++ {
+	i := pos + 1
+	for i+8 <= len(b) && plain(binary.LittleEndian.Uint64(b[i:])) {
+		i += 8
+	}
+	for ; i < len(b); i++ {
 		switch c := b[i]; {
 		case c == '"':
 			return b[pos+1 : i], i + 1, true
@@ -202,6 +210,19 @@ func scanString(b []byte, pos int) (s []byte, next int, ok bool) {
 		}
 	}
 	return nil, 0, false
+}
+
+// plain tells whether eight bytes are all such as a string holds as they are:
+// ASCII, no control character, no quote, no backslash. It may say no for a byte
+// that would do, never yes for one that would not.
+func plain(w uint64) bool {
+	const (
+		ones = 0x0101010101010101
+		high = 0x8080808080808080
+	)
+	quote, escape := w^(ones*'"'), w^(ones*'\\')
+	special := w | (w - ones*0x20) | (quote - ones) | (escape - ones) | (w + ones) // the last for 0x7f
+	return special&high == 0
 }
 
 // scanInt reads a whole number of at most 18 digits as JSON writes it, so

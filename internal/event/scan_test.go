@@ -2,6 +2,7 @@ package event
 
 import (
 	"bytes"
+	"encoding/binary"
 	"os"
 	"path/filepath"
 	"strings"
@@ -252,4 +253,30 @@ func TestAppendAppends(t *testing.T) {
 	if !strings.HasPrefix(got, `before {"type":"output.delta",`) {
 		t.Errorf("got %s", got)
 	}
+}
+
+func TestPlainSeesEverySpecialByteAtEveryPlace(t *testing.T) {
+	for place := range 8 {
+		for c := range 256 {
+			word := []byte("abcdefgh")
+			word[place] = byte(c)
+			want := c >= 0x20 && c < 0x7f && c != '"' && c != '\\'
+			if got := plain(binary.LittleEndian.Uint64(word)); got != want {
+				t.Fatalf("%q: got %v", word, got)
+			}
+		}
+	}
+}
+
+func TestPlainNeverPassesASpecialByte(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		word := rapid.SliceOfN(rapid.Byte(), 8, 8).Draw(t, "word")
+		special := false
+		for _, c := range word {
+			special = special || c < 0x20 || c >= 0x7f || c == '"' || c == '\\'
+		}
+		if special && plain(binary.LittleEndian.Uint64(word)) {
+			t.Fatalf("%q was passed", word)
+		}
+	})
 }
