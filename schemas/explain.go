@@ -34,9 +34,9 @@ func Explain(err error) (field, reason string) {
 	case *kind.Type:
 		return field, fmt.Sprintf("a JSON %s: it must be of type %s", k.Got, strings.Join(k.Want, " or "))
 	case *kind.Enum:
-		return field, fmt.Sprintf("it must be one of %s", list(k.Want))
+		return field, "it must be one of " + list(k.Want)
 	case *kind.Const:
-		return field, fmt.Sprintf("it must be %s", list([]any{k.Want}))
+		return field, "it must be " + list([]any{k.Want})
 	case *kind.Format:
 		return field, fmt.Sprintf("%.80q is no %s, such as 2026-11-22T15:04:05Z", k.Got, k.Want)
 	case *kind.Pattern:

@@ -95,8 +95,12 @@ func TestFactsOfOneJobHaveTheSameIDHoweverOftenWritten(t *testing.T) {
 	}
 	ids := map[string]bool{}
 	for _, h := range []Head{
-		a, {Type: JobCompleted, Tenant: "acme", Job: "a"}, {Type: JobFailed, Tenant: "b", Job: "a"}, {Type: JobFailed, Tenant: "acme", Job: "b"},
-		{Type: JobStarted, Tenant: "acme", Job: "a", Attempt: 1}, {Type: JobStarted, Tenant: "acme", Job: "a", Attempt: 2},
+		a,
+		{Type: JobCompleted, Tenant: "acme", Job: "a"},
+		{Type: JobFailed, Tenant: "b", Job: "a"},
+		{Type: JobFailed, Tenant: "acme", Job: "b"},
+		{Type: JobStarted, Tenant: "acme", Job: "a", Attempt: 1},
+		{Type: JobStarted, Tenant: "acme", Job: "a", Attempt: 2},
 	} {
 		ids[FactID(&h)] = true
 	}

@@ -98,7 +98,8 @@ func appendTime(dst []byte, t time.Time) []byte {
 	}
 	hour, minute, sec := t.Clock()
 	ms := t.Nanosecond() / 1e6
-	two := func(n int, after byte) { dst = append(dst, byte('0'+n/10), byte('0'+n%10), after) }
+	const digits = "0123456789"
+	two := func(n int, after byte) { dst = append(dst, digits[n/10], digits[n%10], after) }
 	dst = strconv.AppendInt(dst, int64(year), 10)
 	dst = append(dst, '-')
 	two(int(month), '-')
@@ -106,7 +107,7 @@ func appendTime(dst []byte, t time.Time) []byte {
 	two(hour, ':')
 	two(minute, ':')
 	two(sec, '.')
-	return append(dst, byte('0'+ms/100), byte('0'+ms/10%10), byte('0'+ms%10), 'Z')
+	return append(dst, digits[ms/100], digits[ms/10%10], digits[ms%10], 'Z')
 }
 
 func appendString(dst []byte, name, s string) []byte {

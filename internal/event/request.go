@@ -30,7 +30,7 @@ const (
 var ErrSkip = errors.New("an event that this build does not know")
 
 // Invalid says which field of a request is wrong, and what would be right.
-type Invalid struct {
+type Invalid struct { //nolint:errname // event.Invalid says it; event.InvalidError would say error twice
 	Field  string // a path such as "data.body.model"; "" for the value itself
 	Reason string
 }
