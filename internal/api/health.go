@@ -104,10 +104,15 @@ func (h *HealthRoutes) ask(ctx context.Context) report {
 	return rep
 }
 
-// start asks, unless the last question has not been answered yet.
+// start asks, unless the last question has not been answered yet. An answer to
+// it that came since is of no use any more.
 func (p *part) start(ctx context.Context) {
 	if p.flight != nil {
-		return
+		select {
+		case <-p.flight:
+		default:
+			return
+		}
 	}
 	flight := make(chan error, 1)
 	p.flight = flight

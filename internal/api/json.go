@@ -38,7 +38,7 @@ func WriteRaw(w http.ResponseWriter, r *http.Request, status int, body []byte) {
 	h.Set("Content-Type", jsonType)
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
-	if _, err := w.Write(body); err != nil {
+	if _, err := w.Write(body); err != nil { //nolint:gosec // JSON, and said to be so, with nosniff
 		if log := requestOf(r.Context()).log; log != nil { // a client that left
 			log.DebugContext(r.Context(), "answer not written", slog.String("request_id", RequestID(r.Context())), slog.Any("err", err))
 		}

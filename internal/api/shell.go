@@ -46,7 +46,7 @@ func (s *shell) around(next http.Handler) http.Handler {
 		defer func() {
 			s.metrics.open.Dec()
 			if p := recover(); p != nil {
-				s.panicked(rw, r, p)
+				panicked(rw, r, p)
 			}
 			s.done(rw, r, began)
 		}()
@@ -86,7 +86,7 @@ func (b *timedBody) Read(p []byte) (int, error) {
 
 // panicked answers for a handler that did not come back. What has begun to be
 // answered is cut off, so that nobody takes it for whole.
-func (s *shell) panicked(w *recorder, r *http.Request, p any) {
+func panicked(w *recorder, r *http.Request, p any) {
 	if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 		w.status = max(w.status, statusGone)
 		panic(p)

@@ -1,0 +1,234 @@
+package api
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+)
+
+func TestServerLetsWhatIsBeingAnsweredEnd(t *testing.T) {
+	entered, leave := make(chan struct{}), make(chan struct{})
+	r := NewRouter(Config{})
+	r.Get("/slow", func(w http.ResponseWriter, r *http.Request) {
+		close(entered)
+		<-leave
+		WriteJSON(w, r, 200, r.Context().Err() == nil)
+	})
+	stopping := make(chan struct{})
+	addr, stop := serve(t, r, ServerConfig{Stopping: func() { close(stopping) }})
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	got := make(chan string, 1)
+	go func() {
+		resp, err := client.Get("http://" + addr + "/slow")
+		if err != nil {
+			got <- err.Error()
+			return
+		}
+		defer closing(t, resp.Body)
+		b, _ := io.ReadAll(resp.Body)
+		got <- string(b)
+	}()
+	<-entered
+	ended := make(chan error, 1)
+	go func() { ended <- stop() }()
+	<-stopping
+	close(leave)
+	if s := <-got; s != "true" {
+		t.Errorf("the answer under way: %s", s)
+	}
+	if err := <-ended; err != nil {
+		t.Errorf("the server ended with %v", err)
+	}
+}
+
+func TestServerCutsOffWhatOutlastsItsGrace(t *testing.T) {
+	entered, cut := make(chan struct{}), make(chan struct{})
+	h := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		close(entered)
+		<-r.Context().Done()
+		close(cut)
+	})
+	addr, stop := serve(t, h, ServerConfig{Grace: time.Millisecond})
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closing(t, conn)
+	send(t, conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	<-entered
+	if err := stop(); err != nil {
+		t.Errorf("the server ended with %v", err)
+	}
+	<-cut
+}
+
+func TestServerSaysWhatAddressItCannotHave(t *testing.T) {
+	err := Serve(t.Context(), "nowhere", http.NotFoundHandler(), ServerConfig{})
+	if err == nil || !strings.Contains(err.Error(), `"nowhere"`) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestBodyThatDribblesIsGivenUp(t *testing.T) {
+	addr, _ := serve(t, router(t, Config{BodyPatience: 20 * time.Millisecond}), ServerConfig{})
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closing(t, conn)
+	send(t, conn, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{")
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closing(t, resp.Body)
+	if b, _ := io.ReadAll(resp.Body); resp.StatusCode != http.StatusBadRequest || !strings.Contains(string(b), "in time") {
+		t.Errorf("%d %s", resp.StatusCode, b)
+	}
+}
+
+// A body's deadline must not cut off the stream that answers it.
+func TestStreamOutlastsTheBodysDeadline(t *testing.T) {
+	const patience = 20 * time.Millisecond
+	r := NewRouter(Config{BodyPatience: patience})
+	r.Post("/stream", func(w http.ResponseWriter, r *http.Request) {
+		if _, err := ReadBody(r); err != nil {
+			WriteError(w, r, err)
+			return
+		}
+		w.WriteHeader(http.StatusOK)
+		w.(http.Flusher).Flush()
+		timer := time.NewTimer(3 * patience)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			_, _ = io.WriteString(w, "all")
+		case <-r.Context().Done():
+			_, _ = io.WriteString(w, "cut")
+		}
+	})
+	addr, _ := serve(t, r, ServerConfig{})
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	for _, body := range []io.Reader{strings.NewReader("{}"), struct{ io.Reader }{strings.NewReader("{}")}} {
+		resp, err := client.Post("http://"+addr+"/stream", "application/json", body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if string(b) != "all" || err != nil {
+			t.Errorf("%q, %v", b, err)
+		}
+	}
+}
+
+func TestHandlersMayHijackAndSetDeadlines(t *testing.T) {
+	r := NewRouter(Config{})
+	r.Get("/raw", func(w http.ResponseWriter, _ *http.Request) {
+		if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(time.Minute)); err != nil {
+			t.Error(err)
+		}
+		conn, _, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nraw")
+		_ = conn.Close()
+	})
+	addr, _ := serve(t, r, ServerConfig{})
+	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Get("http://" + addr + "/raw")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closing(t, resp.Body)
+	if b, _ := io.ReadAll(resp.Body); string(b) != "raw" {
+		t.Errorf("%q", b)
+	}
+}
+
+func send(t *testing.T, conn net.Conn, s string) {
+	t.Helper()
+	if _, err := io.WriteString(conn, s); err != nil {
+		t.Error(err)
+	}
+}
+
+func closing(t *testing.T, c io.Closer) {
+	t.Helper()
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func health(t *testing.T, h http.Handler, path string) (int, string) {
+	t.Helper()
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+	return w.Code, w.Body.String()
+}
+
+func healthRouter(checks ...Check) chi.Router {
+	r := NewRouter(Config{})
+	Health(checks...).Routes(r)
+	return r
+}
+
+func TestReadinessNamesThePartAndWhy(t *testing.T) {
+	ok := func(context.Context) error { return nil }
+	r := healthRouter(Check{"kafka", ok}, Check{"postgres", func(context.Context) error { return errors.New("connection refused") }})
+	for _, path := range []string{"/readyz", "/health"} {
+		status, body := health(t, r, path)
+		for _, part := range []string{`"status":"unavailable"`, `"kafka":{"status":"ok"}`, `"postgres":{"status":"unavailable","message":"connection refused"}`} {
+			if status != 503 || !strings.Contains(body, part) {
+				t.Errorf("%s: %d %s lacks %s", path, status, body, part)
+			}
+		}
+	}
+	if status, body := health(t, r, "/livez"); status != 200 || body != `{"status":"ok"}` {
+		t.Errorf("/livez: %d %s", status, body)
+	}
+	if status, _ := health(t, healthRouter(Check{"kafka", ok}), "/readyz"); status != 200 {
+		t.Errorf("all well: %d", status)
+	}
+}
+
+func TestReadinessIsBoundedSideBySideAndCached(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		var asked atomic.Int32
+		stuck := func(context.Context) error { asked.Add(1); <-release; return nil } // heeds nothing
+		slow := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+		r := healthRouter(Check{"a", stuck}, Check{"b", slow})
+		began := time.Now()
+		status, body := health(t, r, "/readyz")
+		if took := time.Since(began); status != 503 || took != probePatience || !strings.Contains(body, "no answer within 2s") {
+			t.Errorf("%d %s after %v", status, body, took)
+		}
+		health(t, r, "/readyz")
+		if took := time.Since(began); took != probePatience {
+			t.Errorf("the report was not given out again: %v", took)
+		}
+		<-time.After(2 * reportLife)
+		health(t, r, "/readyz")
+		if n := asked.Load(); n != 1 {
+			t.Errorf("a part that has not answered was asked %d times", n)
+		}
+		close(release)
+		<-time.After(2 * reportLife)
+		if _, body := health(t, r, "/readyz"); !strings.Contains(body, `"a":{"status":"ok"}`) {
+			t.Errorf("after it answered: %s", body)
+		}
+	})
+}
