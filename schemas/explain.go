@@ -21,7 +21,7 @@ func Explain(err error) (field, reason string) {
 		return "", err.Error()
 	}
 	for len(verr.Causes) > 0 {
-		verr = cause(verr)
+		verr = verr.Causes[0]               // of several choices the first says most: null stands last in our schemas
 		if len(verr.InstanceLocation) > 0 { // a wrong name in an object has no place of its own
 			field = strings.Join(verr.InstanceLocation, ".")
 		}
@@ -50,18 +50,6 @@ func Explain(err error) (field, reason string) {
 	default:
 		return field, k.LocalizedString(message.NewPrinter(language.English))
 	}
-}
-
-// cause picks the cause to tell of: where null was one choice of several, what
-// was wrong with the other says more.
-func cause(verr *jsonschema.ValidationError) *jsonschema.ValidationError {
-	for _, c := range verr.Causes {
-		if k, ok := c.ErrorKind.(*kind.Type); ok && len(k.Want) == 1 && k.Want[0] == "null" {
-			continue
-		}
-		return c
-	}
-	return verr.Causes[0]
 }
 
 func join(path, name string) string {

@@ -80,6 +80,7 @@ var badRequests = []struct{ value, want string }{
 	{`{"job":"a","v":0,"data":{"body":{"model":"sim"}}}`, "v: 0 is no version: it must be 1"},
 	{`{"job":"a","v":-1,"data":{"body":{"model":"sim"}}}`, "v: -1 is no version: it must be 1"},
 	{`{"job":"a","time":"now"}`, `time: "now" is no time: it must be an RFC 3339 time between 1970 and 2999, such as "2026-11-22T15:04:05Z"`},
+	{`{"job":"a","time":"20`, "it is not JSON at byte 21: unexpected EOF"},
 	{`{"job":"a","time":17}`, `time: a JSON number: it must be an RFC 3339 time between 1970 and 2999, such as "2026-11-22T15:04:05Z"`},
 	{`{"job":"a","time":"0001-01-01T00:00:00Z"}`, `time: "0001-01-01T00:00:00Z" is no time: it must be an RFC 3339 time between 1970 and 2999, such as "2026-11-22T15:04:05Z"`},
 	{`{"job":"a","tenant":"","data":{"body":{"model":"sim"}}}`, `tenant: "" is no tenant: it must be 1 to 63 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit`},

@@ -104,6 +104,8 @@ func TestScanHeadReadsWhatTheFastScanDoesNot(t *testing.T) {
 func TestScanHeadSaysWhyAValueIsNoEvent(t *testing.T) {
 	for value, want := range map[string]string{
 		``:                           "it is not JSON at byte 0: unexpected EOF",
+		`{"type":"x","v":-}`:         "it is not JSON at byte 17: invalid character '}' in number (expecting digit)",
+		`{"type":"x","v":`:           "it is not JSON at byte 16: unexpected EOF",
 		`{"type":"x"`:                "it is not JSON at byte 11: unexpected EOF",
 		`[]`:                         "a JSON array: it must be an object",
 		`null`:                       "type: it is missing: an event must say what it is",
