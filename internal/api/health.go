@@ -107,12 +107,8 @@ func (h *HealthRoutes) ask(ctx context.Context) report {
 // start asks, unless the last question has not been answered yet. An answer to
 // it that came since is of no use any more.
 func (p *part) start(ctx context.Context) {
-	if p.flight != nil {
-		select {
-		case <-p.flight:
-		default:
-			return
-		}
+	if p.flight != nil && len(p.flight) == 0 {
+		return
 	}
 	flight := make(chan error, 1)
 	p.flight = flight
