@@ -1,0 +1,222 @@
+// Package ingest lets work in: it turns a request over HTTP into a job.requested
+// record on its lane's topic, and answers once Kafka has it.
+//
+// What it promises. A job that was answered is in the log, acknowledged by all
+// in-sync replicas. What was refused is not, unless the fault is
+// unknown_outcome, which says how to ask again. With an Idempotency-Key the same
+// request is the same job for 24 hours, whoever of many processes gets it.
+//
+// A Service has no goroutine but the caller's. Run, the cleaner of old keys, and
+// Positions.Run are loops that whoever starts them waits for.
+package ingest
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"github.com/penstock-io/penstock/internal/event"
+	"github.com/penstock-io/penstock/internal/fault"
+	"github.com/penstock-io/penstock/internal/job"
+	"github.com/penstock-io/penstock/internal/kafka"
+	"github.com/penstock-io/penstock/internal/topics"
+	"github.com/penstock-io/penstock/schemas"
+)
+
+const (
+	// DefaultAppendTimeout is how long Kafka gets to take a request.
+	DefaultAppendTimeout = 10 * time.Second
+	// defaultKeyTimeout is how long PostgreSQL gets for one statement about a key.
+	defaultKeyTimeout = 2500 * time.Millisecond
+	// awayRetryAfter is what a client is told to wait for what is away.
+	awayRetryAfter = time.Second
+)
+
+// Producer appends records; *kafka.Producer is one.
+type Producer interface {
+	Append(ctx context.Context, recs ...event.Record) ([]kafka.Ack, error)
+}
+
+// Models tells which models are served.
+type Models interface {
+	// Known gives a fault (model_not_found) for a model that nobody serves.
+	Known(model string) error
+}
+
+// Cursors gives where the output of a job that is about to be written can be
+// read from; *Positions does.
+type Cursors interface {
+	// TokensCursor is a cursor on the token topic's partition at which the job
+	// has no output yet; "" where none is known.
+	TokensCursor(partition int32) string
+}
+
+// Config says what a Service works with. Producer, Names and Partitions are
+// needed; without the others it does what it can.
+type Config struct {
+	Producer   Producer
+	Names      topics.Names
+	Partitions int32 // of every request topic
+
+	Keys    Database                    // idempotency keys; nil refuses requests that have one
+	Models  Models                      // nil leaves it to the processors, who fail such a job
+	Cursors Cursors                     // nil leaves the cursor out of receipts
+	Admit   func(lane event.Lane) error // asked before a new job is written; nil lets all in
+
+	// MaxRecordBytes bounds a record on a request topic, its key and headers
+	// included; 0 is topics.DefaultMaxRequestBytes.
+	MaxRecordBytes int
+	AppendTimeout  time.Duration // 0 is DefaultAppendTimeout
+	KeyTimeout     time.Duration // of one statement; 0 is 2.5 seconds
+
+	Now      func() time.Time      // nil is time.Now
+	Random   io.Reader             // cryptographic; nil is crypto/rand
+	Log      *slog.Logger          // nil discards
+	Registry prometheus.Registerer // nil keeps no metrics
+}
+
+// Service takes jobs in. Its methods may be called from many goroutines.
+type Service struct {
+	cfg     Config
+	log     *slog.Logger
+	schema  *jsonschema.Schema
+	metrics *metrics
+
+	mu      sync.Mutex
+	flights map[flight]chan struct{} // keys being worked on here: one a request at most
+}
+
+// New makes a Service.
+func New(cfg Config) (*Service, error) {
+	switch {
+	case cfg.Producer == nil:
+		return nil, errors.New("ingest: it needs a producer")
+	case cfg.Partitions < 1 || cfg.Partitions > job.MaxPartitions:
+		return nil, errors.New("ingest: it needs the partition count of the request topics, 1 to 65,536")
+	}
+	if cfg.MaxRecordBytes <= 0 {
+		cfg.MaxRecordBytes = topics.DefaultMaxRequestBytes
+	}
+	if cfg.AppendTimeout <= 0 {
+		cfg.AppendTimeout = DefaultAppendTimeout
+	}
+	if cfg.KeyTimeout <= 0 {
+		cfg.KeyTimeout = defaultKeyTimeout
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Random == nil {
+		cfg.Random = rand.Reader
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	schema, err := schemas.Compile("http/create_job.json")
+	if err != nil {
+		return nil, err //nolint:wrapcheck // it names the schema
+	}
+	m, err := newMetrics(cfg.Registry)
+	if err != nil {
+		return nil, err
+	}
+	return &Service{cfg: cfg, log: cfg.Log, schema: schema, metrics: m, flights: map[flight]chan struct{}{}}, nil
+}
+
+// CreateJob is what a client asks for.
+type CreateJob struct {
+	Lane         event.Lane // NoLane is Standard
+	Conversation string     // "" for none
+	Endpoint     string     // "" is event.DefaultEndpoint
+	Body         jsontext.Value
+	Deadline     time.Time // zero: none
+	Metadata     map[string]string
+}
+
+// Options are what comes beside a request.
+type Options struct {
+	// IdempotencyKey makes the same request the same job for 24 hours; "" for none.
+	IdempotencyKey string
+	// Fingerprint is what a key's requests are compared by: the bytes as the
+	// client sent them. Nil takes the request's own content.
+	Fingerprint []byte
+	Traceparent string // passed through where it is a valid W3C one
+}
+
+// Submit takes a job in and returns once Kafka has it. The error is a
+// *fault.Error. Once it is under way it is not broken off when ctx ends, so that
+// nobody has to wonder what became of it.
+func (s *Service) Submit(ctx context.Context, tenant string, in CreateJob, opts Options) (*job.Resource, error) {
+	a, err := s.accept(ctx, tenant, &in, opts)
+	if err != nil {
+		return nil, err
+	}
+	return a.resource()
+}
+
+// accept is Submit with the answer as it goes out.
+func (s *Service) accept(ctx context.Context, tenant string, in *CreateJob, opts Options) (a answer, err error) {
+	defer func() { s.metrics.settled(in.Lane, a.replayed, err) }()
+	if in.Lane == event.NoLane {
+		in.Lane = event.Standard
+	}
+	if in.Endpoint == "" {
+		in.Endpoint = event.DefaultEndpoint
+	}
+	w, err := s.draft(tenant, in, opts.Traceparent)
+	if err != nil {
+		return answer{}, err
+	}
+	refusal := s.refuse(in, &w.request)
+	if opts.IdempotencyKey != "" {
+		return s.acceptOnce(ctx, w, opts, refusal)
+	}
+	if refusal != nil {
+		return answer{}, refusal
+	}
+	return s.write(ctx, w, false)
+}
+
+// refuse says why a job that is well formed is not let in now. A request that
+// was let in before under its key is not refused any more.
+func (s *Service) refuse(in *CreateJob, r *event.Request) error {
+	if now := s.cfg.Now(); !in.Deadline.IsZero() && !in.Deadline.After(now) {
+		f := fault.New(fault.DeadlineExceeded, "the deadline, %s, has passed: it must be later than now, %s",
+			in.Deadline.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+		f.Param = "deadline"
+		return f
+	}
+	if s.cfg.Models != nil {
+		if err := s.cfg.Models.Known(modelOf(r.Body)); err != nil {
+			return faulty(err, fault.ModelNotFound, "body.model")
+		}
+	}
+	if s.cfg.Admit != nil {
+		if err := s.cfg.Admit(in.Lane); err != nil {
+			return faulty(err, fault.Overloaded, "")
+		}
+	}
+	return nil
+}
+
+// faulty makes a fault of what somebody else's code refused with.
+func faulty(err error, code fault.Code, param string) *fault.Error {
+	f, ok := errors.AsType[*fault.Error](err)
+	if !ok {
+		f = fault.Wrap(err, code, "%s", err.Error())
+	}
+	if f.Param == "" && param != "" {
+		named := *f
+		named.Param = param
+		f = &named
+	}
+	return f
+}

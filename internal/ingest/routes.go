@@ -1,0 +1,51 @@
+package ingest
+
+import (
+	"net/http"
+
+	"github.com/go-chi/chi/v5"
+
+	"github.com/penstock-io/penstock/internal/api"
+)
+
+const statusAccepted = http.StatusAccepted
+
+// Routes adds POST /v1/jobs.
+func (s *Service) Routes(r chi.Router) { r.Post("/v1/jobs", s.create) }
+
+func (s *Service) create(w http.ResponseWriter, r *http.Request) {
+	a, err := s.read(r)
+	if err != nil {
+		api.WriteError(w, r, err)
+		return
+	}
+	h := w.Header()
+	h.Set("Location", "/v1/jobs/"+a.job)
+	if a.replayed {
+		h.Set("Idempotent-Replayed", "true")
+	}
+	api.WriteRaw(w, r, a.status, a.body)
+}
+
+func (s *Service) read(r *http.Request) (answer, error) {
+	opts := Options{Traceparent: r.Header.Get("Traceparent")}
+	if keys, ok := r.Header["Idempotency-Key"]; ok {
+		opts.IdempotencyKey = keys[0]
+		if err := validKey(opts.IdempotencyKey); err != nil {
+			s.metrics.refuse(err)
+			return answer{}, err
+		}
+	}
+	body, err := api.ReadBody(r)
+	if err != nil {
+		s.metrics.refuse(err)
+		return answer{}, err //nolint:wrapcheck // a fault already
+	}
+	in, err := s.decode(body)
+	if err != nil {
+		s.metrics.refuse(err)
+		return answer{}, err
+	}
+	opts.Fingerprint = body
+	return s.accept(r.Context(), api.Tenant(r.Context()), &in, opts)
+}
