@@ -144,7 +144,7 @@ func (w *draft) data(repeat bool) []byte {
 	b = append(b, r.Body...)
 	if !r.Deadline.IsZero() {
 		b = append(b, `,"deadline":"`...)
-		b = r.Deadline.UTC().AppendFormat(b, time.RFC3339Nano)
+		b = r.Deadline.AppendFormat(b, time.RFC3339Nano) // in its own zone, by which its year is judged
 		b = append(b, '"')
 	}
 	if len(r.Metadata) > 0 {
