@@ -80,6 +80,7 @@ type Engine struct {
 	inFlight  int            // calls that have not ended, of lanes that are gone too
 	byLane    [event.LaneCount]int
 	runnable  [event.LaneCount][]*lane // LPs with runnable requests, taking turns
+	gens      uint64
 	draining  bool
 	pulsedAt  time.Time
 	effects   []Effect
@@ -122,10 +123,14 @@ func (e *Engine) Step(now time.Time, in Input) []Effect {
 		e.located(in)
 	case ClaimFailed:
 		e.claimFailed(in)
+	case WriteFailed:
+		if l := e.lanes[in.LP]; l != nil && l.gen == in.Gen {
+			e.anew(now, l)
+		}
 	case LeaseRenewed:
 		e.leaseRenewed(now, in)
 	case Ended:
-		e.ended(now, in)
+		e.ended(in)
 	case FactWritten:
 		e.factWritten(now, in)
 	case PulseSeen:
@@ -242,7 +247,8 @@ type Input interface{ input() }
 // Assigned: the group gave us a LP. Metadata is that of the commit at Next.
 type Assigned struct {
 	LP
-	Next     int64 // where its requests begin
+	Life     uint64 // counts the assignments of this process; from 1
+	Next     int64  // where its requests begin
 	Metadata string
 }
 
@@ -255,7 +261,7 @@ type Lost struct{ LP }
 // Requests are records of a LP, in order.
 type Requests struct {
 	LP
-	Seeks    uint64 // how many Seek effects of the LP were carried out before they were read
+	Seeks    uint64 // how many Seek effects of this assignment were carried out before they were read
 	Requests []*Request
 }
 
@@ -301,6 +307,13 @@ type ClaimFailed struct {
 	Gen uint64
 }
 
+// WriteFailed: an output was refused, or its outcome is unknown: what the log
+// holds is to be read anew.
+type WriteFailed struct {
+	LP
+	Gen uint64
+}
+
 // LeaseRenewed: a heartbeat that was sent then was answered without error.
 type LeaseRenewed struct {
 	Sent   time.Time
@@ -313,14 +326,13 @@ type Ended struct {
 	Gen    uint64
 	Offset int64
 	// Type and Data are the fact that follows. Type is "" where the call was
-	// broken off: the LP is going, or Failure says why it has to be taken anew.
+	// broken off, since its LP's incarnation is over or about to be.
 	Type    event.Type
 	Data    []byte
 	Attempt int
 	At      time.Time // when it ended, as the log says
 	// Found tells that the end was in the log already, so it needs no read-back.
-	Found   bool
-	Failure bool // writing failed: what the log holds is to be read anew
+	Found bool
 }
 
 // FactWritten: Kafka has the fact, or the dead letter, of the request at Offset.
@@ -353,6 +365,7 @@ func (Tokens) input()       {}
 func (TokensGone) input()   {}
 func (Located) input()      {}
 func (ClaimFailed) input()  {}
+func (WriteFailed) input()  {}
 func (LeaseRenewed) input() {}
 func (Ended) input()        {}
 func (FactWritten) input()  {}
@@ -456,6 +469,7 @@ type (
 	Resumed struct{ LP }
 	Seek    struct {
 		LP
+		Life uint64 // of the assignment that it is for
 		Next int64
 	}
 )

@@ -10,10 +10,12 @@ import (
 )
 
 // lane is one assigned LP, from its assignment or the last time it was taken
-// anew: gen counts those, so that answers to an earlier life are told apart.
+// anew. Each such incarnation has a gen of its own, so that answers to an
+// earlier one are told apart.
 type lane struct {
 	LP
-	gen     uint64
+	life    uint64 // of the assignment
+	gen     uint64 // unique in this process
 	seeks   uint64
 	claimer fence.Claimer
 	filter  fence.Filter // of this lane alone
@@ -74,9 +76,11 @@ type keyQueue struct {
 	queue []*entry
 }
 
-func newLane(lp LP, gen uint64, from Assigned, m offsets.Metadata) *lane {
+func (e *Engine) newLane(from Assigned, m offsets.Metadata) *lane {
+	e.gens++
+	lp := from.LP
 	l := &lane{
-		LP: lp, gen: gen, waived: -1, claimer: fence.NewClaimer(m.Epoch),
+		LP: lp, life: from.Life, gen: e.gens, waived: -1, claimer: fence.NewClaimer(m.Epoch),
 		position: m.Bound, handover: from.Next, restored: map[string]*restored{},
 		bound: offsets.Metadata{Bound: m.Bound, Epoch: m.Epoch}, tracker: offsets.NewTracker(from.Next, m.Done), delivered: from.Next,
 		entries: map[int64]*entry{}, jobs: map[string]*entry{}, keys: map[string]*keyQueue{},
@@ -90,10 +94,9 @@ func (l *lane) owed() int { return l.started }
 
 func (e *Engine) assigned(now time.Time, in Assigned) {
 	m := metadataOf(in)
-	l := newLane(in.LP, 1, in, m)
+	l := e.newLane(in, m)
 	l.claimer = fence.NewClaimer(max(m.Epoch, e.pulses[in.LP].epoch))
 	if old := e.lanes[in.LP]; old != nil { // the group forgot to say that it was lost
-		l.gen = old.gen + 1
 		e.drop(in.LP)
 	}
 	e.lanes[in.LP] = l
@@ -121,15 +124,15 @@ func (e *Engine) follow(l *lane) {
 // believes of it may not be what the log says.
 func (e *Engine) anew(now time.Time, old *lane) {
 	e.do(Shut{LP: old.LP, Gen: old.gen})
-	at := Assigned{LP: old.LP, Next: old.tracker.Watermark()}
+	at := Assigned{LP: old.LP, Life: old.life, Next: old.tracker.Watermark()}
 	m := old.safeBound()
 	m.Done = slices.Clone(old.tracker.Above())
-	l := newLane(old.LP, old.gen+1, at, m)
+	l := e.newLane(at, m)
 	l.claimer = fence.NewClaimer(max(old.filter.Epochs[old.Lane], e.pulses[old.LP].epoch))
 	l.seeks = old.seeks + 1
 	l.waitUntil = now.Add(e.cfg.Lease)
 	e.lanes[old.LP] = l
-	e.do(Seek{LP: l.LP, Next: l.delivered})
+	e.do(Seek{LP: l.LP, Life: l.life, Next: l.delivered})
 	if old.paused {
 		e.do(Resumed{l.LP})
 	}

@@ -42,7 +42,7 @@ func (e *Engine) requestsGone(in RequestsGone) {
 	l.delivered = in.Earliest
 	l.seeks++
 	l.dirty = true
-	e.do(Seek{LP: l.LP, Next: in.Earliest})
+	e.do(Seek{LP: l.LP, Life: l.life, Next: in.Earliest})
 }
 
 // take moves requests from the backlog into the window, in order, while there
@@ -224,7 +224,7 @@ func (e *Engine) start(l *lane, en *entry) {
 }
 
 // ended takes the end of a call, and frees its slot.
-func (e *Engine) ended(now time.Time, in Ended) {
+func (e *Engine) ended(in Ended) {
 	e.inFlight--
 	e.byLane[in.Lane]--
 	l := e.lanes[in.LP]
@@ -232,11 +232,7 @@ func (e *Engine) ended(now time.Time, in Ended) {
 		return
 	}
 	en := l.entries[in.Offset]
-	if en == nil {
-		return
-	}
-	if in.Failure || in.Type == "" {
-		e.anew(now, l)
+	if en == nil || in.Type == "" {
 		return
 	}
 	en.fact, en.data, en.attempt, en.at = in.Type, in.Data, in.Attempt, in.At

@@ -1,0 +1,219 @@
+package processors
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/penstock-io/penstock/internal/event"
+	"github.com/penstock-io/penstock/internal/fault"
+	"github.com/penstock-io/penstock/internal/fence"
+	"github.com/penstock-io/penstock/internal/job"
+	"github.com/penstock-io/penstock/internal/kafka"
+	"github.com/penstock-io/penstock/internal/llm"
+	"github.com/penstock-io/penstock/internal/processors/engine"
+)
+
+// errDeadline is the cause of a call's context when the request's deadline passed.
+var errDeadline = fault.New(fault.DeadlineExceeded, "the request's deadline passed before its answer was whole")
+
+// call runs one job, from the engine's Start to its Ended: it looks up what the
+// log holds of it, calls the model, and writes the output.
+func (p *Processor) call(g *gate, s engine.Start) {
+	in := engine.Ended{LP: s.LP, Gen: s.Gen, Offset: s.Request.Offset}
+	defer func() { p.box.post(in) }()
+	ctx := g.ctx
+	if d := s.Request.Data.Deadline; !d.IsZero() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadlineCause(ctx, d, errDeadline)
+		defer cancel()
+	}
+	transcript, err := p.recall(g.ctx, s)
+	if err != nil {
+		if g.ctx.Err() == nil { // the log cannot be read as it should: what we believe of the lane is in doubt
+			p.log.Error("a job's output could not be read from the log", "job", s.Request.Head.Job, "error", err)
+			p.box.post(engine.WriteFailed{LP: s.LP, Gen: s.Gen})
+		}
+		return
+	}
+	in.Found = transcript.End != ""
+	if !in.Found {
+		o := p.output(g, s, transcript)
+		defer o.close()
+		if err := p.answer(ctx, o, s); err != nil {
+			p.brokenOff(g, s, err)
+			return
+		}
+		transcript = &o.transcript
+	}
+	in.Type, in.Data = transcript.Fact()
+	in.Attempt, in.At = transcript.Attempt, transcript.EndedAt
+	p.metrics.ended.WithLabelValues(s.Lane.String(), string(in.Type)).Inc()
+}
+
+// brokenOff takes the end of a call that wrote no terminal event.
+func (p *Processor) brokenOff(g *gate, s engine.Start, err error) {
+	if g.ctx.Err() != nil || errors.Is(err, errShut) {
+		return // the lane is going: its next owner takes the job up
+	}
+	p.log.Error("an output could not be written", "job", s.Request.Head.Job, "error", err)
+	p.box.post(engine.WriteFailed{LP: s.LP, Gen: s.Gen})
+}
+
+func (p *Processor) output(g *gate, s engine.Start, t *job.Transcript) *output {
+	h := s.Request.Head
+	h.Lane, h.Attempt = s.Lane, max(t.Attempt, 1)
+	o := &output{
+		gate: g, out: p.out, topic: p.cfg.Names.Tokens(), key: s.Request.Record.Key, head: h,
+		now: p.now, coalesce: p.cfg.coalesce(), transcript: *t, ctx: g.ctx,
+	}
+	if id, minted := job.ParseID(h.Job); minted {
+		o.notBefore = id.Time
+	}
+	o.failed = func(err error) {
+		p.log.Error("kafka did not take an output", "job", h.Job, "error", err)
+		p.box.post(engine.WriteFailed{LP: s.LP, Gen: s.Gen})
+	}
+	return o
+}
+
+// answer writes a job's output to its end. The error says that it could not be
+// written; what goes wrong with the model is part of the output.
+func (p *Processor) answer(ctx context.Context, o *output, s engine.Start) error {
+	if s.Expired {
+		return o.fail(fault.New(fault.Expired, "the request is older than what the log still holds of any output"))
+	}
+	provider, req, err := p.resolve(o, s)
+	if err != nil {
+		return o.fail(err)
+	}
+	stream, err := p.begin(ctx, o, provider, req)
+	if err != nil {
+		return err
+	}
+	end := event.Completed{Model: req.Model}
+	for c, err := range stream {
+		if err != nil {
+			if cause := context.Cause(ctx); cause != nil && o.ctx.Err() == nil {
+				err = cause // the deadline, whatever the provider made of it
+			}
+			if o.ctx.Err() != nil {
+				return errShut
+			}
+			return o.fail(err)
+		}
+		if err := o.chunk(&c, &end); err != nil || o.ended() {
+			return err
+		}
+	}
+	if o.ctx.Err() != nil {
+		return errShut
+	}
+	return o.emit(event.OutputCompleted, end)
+}
+
+func (p *Processor) resolve(o *output, s engine.Start) (llm.Provider, llm.Request, error) {
+	model, err := llm.ModelOf(s.Request.Data.Body)
+	if err != nil {
+		return nil, llm.Request{}, err
+	}
+	provider, name, err := p.models.Resolve(model)
+	if err != nil {
+		return nil, llm.Request{}, err
+	}
+	return provider, llm.Request{
+		Job: o.head.Job, Attempt: o.head.Attempt, Endpoint: s.Request.Data.Endpoint, Model: name, Body: s.Request.Data.Body,
+	}, nil
+}
+
+// begin starts the model: anew, or from what the log holds of the answer, or
+// with a fresh attempt where the model cannot go on from there.
+func (p *Processor) begin(ctx context.Context, o *output, provider llm.Provider, req llm.Request) (iter.Seq2[llm.Chunk, error], error) {
+	t := &o.transcript
+	started := event.Started{Model: req.Model, Provider: provider.Name()}
+	if t.NextSeq == 0 {
+		return provider.Stream(ctx, req), o.emit(event.OutputStarted, started)
+	}
+	prefix := llm.Prefix{Content: t.Text(), Reasoning: t.Reasoning(), Chunks: t.Deltas}
+	if c, ok := provider.(llm.Continuer); ok && t.PlainText() && c.CanContinue(req, prefix) {
+		p.metrics.taken.WithLabelValues("continued").Inc()
+		return c.Continue(ctx, req, prefix), nil
+	}
+	p.metrics.taken.WithLabelValues("superseded").Inc()
+	if err := o.emit(event.OutputSuperseded, event.Superseded{Reason: "its processor was lost, and the model cannot go on from the middle"}); err != nil {
+		return nil, err
+	}
+	o.head.Attempt++
+	req.Attempt = o.head.Attempt
+	return provider.Stream(ctx, req), o.emit(event.OutputStarted, started)
+}
+
+// chunk takes one piece of a model's answer.
+func (o *output) chunk(c *llm.Chunk, end *event.Completed) error {
+	d := event.Delta{
+		Index: c.Index, Content: c.Content, Reasoning: c.Reasoning, Refusal: c.Refusal,
+		ToolCalls: c.ToolCalls, Logprobs: c.Logprobs,
+	}
+	if c.FinishReason != "" {
+		end.Choices = append(end.Choices, event.Choice{Index: c.Index, FinishReason: c.FinishReason})
+	}
+	if c.Usage != nil {
+		u := event.Usage(*c.Usage)
+		end.Usage = &u
+	}
+	if d.Content == "" && d.Reasoning == "" && plain(&d) {
+		return nil
+	}
+	if d.ToolCalls != nil && !d.ToolCalls.IsValid() || d.Logprobs != nil && !d.Logprobs.IsValid() {
+		return o.fail(fault.New(fault.ProviderError, "the provider sent a delta that is not JSON"))
+	}
+	return o.delta(&d)
+}
+
+// fail ends the output with what went wrong.
+func (o *output) fail(err error) error {
+	f := fault.From(err)
+	return o.emit(event.OutputFailed, event.Failed{Code: string(f.Code), Message: f.Message, Retryable: f.Retryable()})
+}
+
+// lookBack is how much earlier than a job's id its output is looked for: clocks
+// of processes differ.
+const lookBack = 10 * time.Second
+
+// recall folds what the log holds of a job from before this owner.
+func (p *Processor) recall(ctx context.Context, s engine.Start) (*job.Transcript, error) {
+	t := &job.Transcript{}
+	r := s.Resume
+	if r == nil {
+		return t, nil
+	}
+	tp := kafka.TopicPartition{Topic: p.cfg.Names.Tokens(), Partition: s.Partition}
+	from := r.From
+	if from < 0 {
+		id, _ := job.ParseID(s.Request.Head.Job)
+		var err error
+		if from, err = p.cluster.Offset(ctx, tp, kafka.AtTime(id.Time.Add(-lookBack))); err != nil {
+			return nil, err
+		}
+	}
+	var filter fence.Filter
+	filter.Epochs[s.Lane] = r.Epoch
+	for recs, err := range p.cluster.Scan(ctx, tp, from, r.To) {
+		if err != nil {
+			return nil, fmt.Errorf("read %s from offset %d: %w", tp, from, err)
+		}
+		for i := range recs {
+			v, err := event.ScanHead(recs[i].Value)
+			if err != nil || v.Lane != s.Lane || !filter.Admit(&v) ||
+				string(v.Job) != s.Request.Head.Job || string(v.Tenant) != s.Request.Head.Tenant {
+				continue
+			}
+			if err := t.Apply(&v); err != nil {
+				return nil, fmt.Errorf("%s at offset %d: %w", tp, recs[i].Offset, err)
+			}
+		}
+	}
+	return t, nil
+}

@@ -1,0 +1,216 @@
+package processors
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"time"
+
+	"github.com/penstock-io/penstock/internal/event"
+	"github.com/penstock-io/penstock/internal/kafka"
+	"github.com/penstock-io/penstock/internal/processors/engine"
+)
+
+// do carries out one effect. It never waits.
+func (p *Processor) do(f engine.Effect) {
+	switch f := f.(type) {
+	case engine.Follow:
+		p.tail.Follow(f.Partition, f.From)
+	case engine.Unfollow:
+		p.tail.Unfollow(f.Partition)
+	case engine.FindEnd:
+		p.calls.Go(func() { p.findEnd(f) })
+	case engine.AppendClaim:
+		p.claim(f)
+	case engine.Open:
+		p.gate(f.LP, f.Gen).let(f.Epoch)
+		p.log.Info("lane claimed", "lane", f.Lane.String(), "partition", f.Partition, "epoch", f.Epoch)
+	case engine.Shut:
+		if g := p.gates[f.LP]; g != nil && g.gen == f.Gen {
+			g.shut()
+			delete(p.gates, f.LP)
+		}
+	case engine.Start:
+		g := p.gate(f.LP, f.Gen)
+		p.metrics.started.WithLabelValues(f.Lane.String()).Inc()
+		p.calls.Go(func() { p.call(g, f) })
+	case engine.AppendFact:
+		p.fact(f)
+	case engine.Bury:
+		p.bury(f)
+	case engine.Commit:
+		p.commit.put(f)
+	case engine.Release:
+		p.release(f)
+	case engine.Pause:
+		p.group.Pause(p.requests(f.LP))
+	case engine.Resumed:
+		p.group.Resume(p.requests(f.LP))
+	case engine.Seek:
+		p.intake.seek(f)
+	case engine.Pulses:
+		for i := range f.Pulses {
+			// A pulse that finds no room is not missed: the next one says more.
+			_ = p.pulses.Go(p.pulseRecord(&f.Pulses[i]), nil)
+		}
+	}
+}
+
+// requests is the partition of a lane's request topic.
+func (p *Processor) requests(lp engine.LP) kafka.TopicPartition {
+	return kafka.TopicPartition{Topic: p.cfg.Names.Requests(lp.Lane), Partition: lp.Partition}
+}
+
+// gate returns the gate of a lane's incarnation.
+func (p *Processor) gate(lp engine.LP, gen uint64) *gate {
+	g := p.gates[lp]
+	if g == nil || g.gen != gen {
+		g = newGate(p.alive, lp, gen)
+		p.gates[lp] = g
+	}
+	return g
+}
+
+// claim appends a claim behind everything that the incarnation has written.
+func (p *Processor) claim(f engine.AppendClaim) {
+	now := p.now()
+	h := event.Head{Type: event.LaneClaimed, V: event.Version, Time: now, Lane: f.Lane, Epoch: f.Epoch}
+	rec := event.Record{
+		Topic: p.cfg.Names.Tokens(), Partition: f.Partition, Time: now,
+		Value: event.Append(nil, &h, event.Encode(f.Claim)),
+	}
+	failed := engine.ClaimFailed{LP: f.LP, Gen: f.Gen}
+	p.gate(f.LP, f.Gen).hold(func() {
+		err := p.out.Go(rec, func(_ kafka.Ack, err error) {
+			if err != nil {
+				p.log.Warn("a claim was not written", "lane", f.Lane.String(), "partition", f.Partition, "error", err)
+				p.box.post(failed)
+			}
+		})
+		if err != nil { // no room, or closed: it is claimed again
+			p.box.post(failed)
+		}
+	})
+}
+
+// fact appends a fact to the jobs topic.
+func (p *Processor) fact(f engine.AppendFact) {
+	rec := event.Record{
+		Topic: p.cfg.Names.Jobs(), Partition: f.Partition, Key: keyOf(&f.Head), Time: f.Head.Time,
+		Value:   event.Append(make([]byte, 0, 320+len(f.Data)), &f.Head, f.Data),
+		Headers: event.CloudEvents(&f.Head, event.FactID(&f.Head), ""),
+	}
+	p.settle(rec, engine.FactWritten{LP: f.LP, Gen: f.Gen, Offset: f.Offset})
+}
+
+// keyOf is the key of a job's records: its conversation, else itself.
+func keyOf(h *event.Head) []byte {
+	if h.Conversation != "" {
+		return []byte(h.Conversation)
+	}
+	return []byte(h.Job)
+}
+
+// settle writes a record, and tells the engine when Kafka has it. A settlement
+// of offset -1 is told nobody.
+func (p *Processor) settle(rec event.Record, written engine.FactWritten) {
+	done := func(_ kafka.Ack, err error) {
+		if err != nil {
+			p.log.Error("kafka did not take a record", "topic", rec.Topic, "partition", rec.Partition, "error", err)
+		}
+		if written.Offset >= 0 {
+			written.Failed = err != nil
+			p.box.post(written)
+		}
+	}
+	write := func() error {
+		err := p.out.Go(rec, done)
+		if err != nil && !errors.Is(err, kafka.ErrFull) {
+			done(kafka.Ack{}, err)
+			return nil
+		}
+		return err
+	}
+	if len(p.again) > 0 || write() != nil {
+		p.again = append(p.again, write) // at most a window's worth a lane
+	}
+}
+
+// retry writes what found the producer full.
+func (p *Processor) retry() {
+	for len(p.again) > 0 {
+		if p.again[0]() != nil {
+			return
+		}
+		p.again[0] = nil
+		p.again = p.again[1:]
+	}
+	p.again = nil
+}
+
+// The headers of a dead letter: where the original stood, and why it is here.
+const (
+	deadTopic     = "penstock-topic"
+	deadPartition = "penstock-partition"
+	deadOffset    = "penstock-offset"
+	deadStage     = "penstock-stage"
+	deadReason    = "penstock-reason"
+)
+
+// maxReason bounds a dead letter's reason, in bytes.
+const maxReason = 1024
+
+// bury writes a poisonous record to the dead topic, its bytes as they came.
+func (p *Processor) bury(f engine.Bury) {
+	orig := f.Request.Record
+	p.metrics.dead.WithLabelValues(f.Lane.String()).Inc()
+	p.log.Warn("a request was refused", "topic", orig.Topic, "partition", orig.Partition, "offset", orig.Offset, "reason", f.Request.Poison)
+	reason := f.Request.Poison
+	if len(reason) > maxReason {
+		reason = reason[:maxReason]
+	}
+	rec := event.Record{
+		Topic: p.cfg.Names.Dead(), Partition: 0, Key: orig.Key, Value: orig.Value, Time: p.now(),
+		Headers: append([]event.Header{
+			{Key: deadTopic, Value: []byte(orig.Topic)},
+			{Key: deadPartition, Value: []byte(strconv.Itoa(int(orig.Partition)))},
+			{Key: deadOffset, Value: []byte(strconv.FormatInt(orig.Offset, 10))},
+			{Key: deadStage, Value: []byte("processors")},
+			{Key: deadReason, Value: []byte(reason)},
+		}, orig.Headers...),
+	}
+	p.settle(rec, engine.FactWritten{LP: f.LP, Gen: f.Gen, Offset: f.Request.Offset})
+}
+
+// findEnd asks where a lane's logs end, until it knows or the process ends.
+func (p *Processor) findEnd(f engine.FindEnd) {
+	const again = 100 * time.Millisecond
+	for {
+		in, err := p.locate(p.alive, f)
+		if err == nil {
+			p.box.post(in)
+			return
+		}
+		if p.alive.Err() != nil {
+			return
+		}
+		p.log.Warn("the end of a lane's logs could not be found", "lane", f.Lane.String(), "partition", f.Partition, "error", err)
+		if !sleep(p.alive, again) {
+			return
+		}
+	}
+}
+
+func (p *Processor) locate(ctx context.Context, f engine.FindEnd) (engine.Located, error) {
+	in := engine.Located{LP: f.LP, Gen: f.Gen}
+	tokens := kafka.TopicPartition{Topic: p.cfg.Names.Tokens(), Partition: f.Partition}
+	var err error
+	if in.End, err = p.cluster.Offset(ctx, tokens, kafka.End()); err != nil {
+		return in, err
+	}
+	if in.RequestsEnd, err = p.cluster.Offset(ctx, p.requests(f.LP), kafka.End()); err != nil {
+		return in, err
+	}
+	in.LogStart, in.Oldest, err = p.cluster.OldestTime(ctx, tokens)
+	return in, err
+}

@@ -1,0 +1,170 @@
+package processors
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/penstock-io/penstock/internal/event"
+	"github.com/penstock-io/penstock/internal/kafka"
+	"github.com/penstock-io/penstock/internal/processors/engine"
+)
+
+// tailTokens reads the token partitions that are followed: what a claim has to
+// know, and our own writes coming back.
+func (p *Processor) tailTokens(ctx context.Context) error {
+	for {
+		chunks, err := p.tail.Poll(ctx)
+		if err != nil {
+			if ctx.Err() != nil || errors.Is(err, kafka.ErrClosed) {
+				return ctx.Err()
+			}
+			return fmt.Errorf("tail the token topic: %w", err)
+		}
+		for i := range chunks {
+			in, err := tokensInput(&chunks[i])
+			if err != nil {
+				return fmt.Errorf("%s/%d: %w", p.cfg.Names.Tokens(), chunks[i].Partition, err)
+			}
+			if !p.box.offer(ctx, in) {
+				return ctx.Err()
+			}
+		}
+	}
+}
+
+// tokensInput makes an input of a chunk. What is no event of ours is passed
+// over, as every reader does.
+func tokensInput(c *kafka.Chunk) (engine.Input, error) {
+	if c.Err != nil {
+		if gone, ok := errors.AsType[*kafka.OutOfRangeError](c.Err); ok {
+			return engine.TokensGone{Partition: c.Partition, Earliest: gone.Earliest}, nil
+		}
+		return nil, c.Err
+	}
+	in := engine.Tokens{Partition: c.Partition, From: c.From, Next: c.Next, Seen: make([]engine.Seen, 0, len(c.Records))}
+	for i := range c.Records {
+		v, err := event.ScanHead(c.Records[i].Value)
+		if err != nil {
+			continue
+		}
+		s := engine.Seen{Offset: c.Records[i].Offset, View: v}
+		if v.Type == event.LaneClaimed {
+			var claim event.Claim
+			if event.DecodeData(v.Data, &claim) == nil {
+				s.Owner = claim.Owner
+			}
+		}
+		in.Seen = append(in.Seen, s)
+	}
+	return in, nil
+}
+
+// pulsePartition is the only partition of the pulse topic.
+const pulsePartition = 0
+
+func (p *Processor) pulseRecord(pulse *engine.Pulse) event.Record {
+	now := p.now()
+	h := event.Head{Type: event.LanePulse, V: event.Version, Time: now, Lane: pulse.Lane, Epoch: pulse.Epoch}
+	return event.Record{
+		Topic: p.cfg.Names.Pulse(), Partition: pulsePartition, Time: now,
+		Key:   []byte(pulse.Lane.String() + "/" + strconv.Itoa(int(pulse.Partition))),
+		Value: event.Append(nil, &h, event.Encode(pulse.Data)),
+	}
+}
+
+// readPulses reads the pulse topic to its end, and returns where it ended: who
+// joins knows who was there before.
+func (p *Processor) readPulses(ctx context.Context) (next int64, err error) {
+	tp := kafka.TopicPartition{Topic: p.cfg.Names.Pulse(), Partition: pulsePartition}
+	from, err := p.cluster.Offset(ctx, tp, kafka.Start())
+	if err != nil {
+		return 0, fmt.Errorf("processors: %w", err)
+	}
+	to, err := p.cluster.Offset(ctx, tp, kafka.End())
+	if err != nil {
+		return 0, fmt.Errorf("processors: %w", err)
+	}
+	for recs, err := range p.cluster.Scan(ctx, tp, from, to) {
+		if err != nil {
+			return 0, fmt.Errorf("processors: read the pulses: %w", err)
+		}
+		for i := range recs {
+			if in, ok := pulseInput(&recs[i]); ok {
+				p.step(in)
+			}
+		}
+	}
+	return to, nil
+}
+
+func pulseInput(rec *event.Record) (engine.PulseSeen, bool) {
+	v, err := event.ScanHead(rec.Value)
+	if err != nil || v.Type != event.LanePulse || v.Lane == event.NoLane {
+		return engine.PulseSeen{}, false
+	}
+	var data event.Pulse
+	if event.DecodeData(v.Data, &data) != nil {
+		return engine.PulseSeen{}, false
+	}
+	return engine.PulseSeen{LP: engine.LP{Lane: v.Lane, Partition: data.Partition}, Epoch: v.Epoch, Released: data.Released}, true
+}
+
+// tailPulses follows the pulses of all processors.
+func (p *Processor) tailPulses(ctx context.Context, from int64) error {
+	tail, err := p.cluster.NewTail(kafka.TailConfig{Topic: p.cfg.Names.Pulse()})
+	if err != nil {
+		return fmt.Errorf("processors: %w", err)
+	}
+	defer tail.Close()
+	tail.Follow(pulsePartition, from)
+	for {
+		chunks, err := tail.Poll(ctx)
+		if err != nil {
+			return ctx.Err()
+		}
+		for i := range chunks {
+			if gone, ok := errors.AsType[*kafka.OutOfRangeError](chunks[i].Err); ok {
+				tail.Follow(pulsePartition, gone.Earliest)
+				continue
+			}
+			if err := chunks[i].Err; err != nil {
+				return fmt.Errorf("tail the pulses: %w", err)
+			}
+			for j := range chunks[i].Records {
+				if in, ok := pulseInput(&chunks[i].Records[j]); ok && !p.box.offer(ctx, in) {
+					return ctx.Err()
+				}
+			}
+		}
+	}
+}
+
+// heartbeatEvery is how often the lease is renewed: three tries within it.
+const heartbeatEvery = 200 * time.Millisecond
+
+// heartbeats asks the group's coordinator whether we are a member, and tells
+// the loop when it last said so. An answer that takes longer than a lease is
+// worth nothing.
+func (p *Processor) heartbeats(ctx context.Context) error {
+	ticker := time.NewTicker(heartbeatEvery)
+	defer ticker.Stop()
+	for {
+		sent := p.now()
+		beat, cancel := context.WithTimeout(ctx, time.Second)
+		err := p.group.Heartbeat(beat)
+		cancel()
+		if err == nil {
+			p.box.post(engine.LeaseRenewed{Sent: sent, Member: p.group.Member()})
+		} else if !errors.Is(err, kafka.ErrNotMember) && ctx.Err() == nil {
+			p.log.Warn("the group's coordinator did not answer a heartbeat", "error", err)
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}

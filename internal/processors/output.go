@@ -1,0 +1,241 @@
+package processors
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/penstock-io/penstock/internal/event"
+	"github.com/penstock-io/penstock/internal/job"
+	"github.com/penstock-io/penstock/internal/kafka"
+)
+
+// producer is what outputs need of kafka.Producer.
+type producer interface {
+	Go(rec event.Record, done func(kafka.Ack, error)) error
+}
+
+// output writes one job's events to the token topic: it gives them their seq,
+// coalesces deltas before they get one, and folds all into the job's transcript.
+//
+// The first delta is written at once; later ones no more often than every
+// coalesce.every, unless coalesce.bytes have gathered. What waits is written by
+// a timer, and before anything that is not a delta.
+type output struct {
+	gate      *gate
+	out       producer
+	topic     string
+	key       []byte
+	head      event.Head // of the next event, but for type, time, seq and epoch
+	now       func() time.Time
+	notBefore time.Time // the job's id's: whoever looks from there on finds all
+	coalesce  coalesce
+	failed    func(error) // an accepted write failed later
+
+	mu         sync.Mutex // of all below: the timer writes too
+	ctx        context.Context
+	transcript job.Transcript
+	pending    event.Delta // coalesced, without a seq
+	waiting    bool        // pending holds something
+	flushedAt  time.Time
+	timer      *time.Timer
+	err        error // what broke the output; it stays
+}
+
+// coalesce says how deltas are gathered.
+type coalesce struct {
+	every time.Duration
+	bytes int
+}
+
+// maxDeltaBytes bounds the text of one delta event, so that it fits into a
+// record of the token topic whatever escaping makes of it.
+const maxDeltaBytes = 128 << 10
+
+// delta takes one piece of the answer.
+func (o *output) delta(d *event.Delta) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.err != nil {
+		return o.err
+	}
+	if !o.joins(d) {
+		if err := o.flush(); err != nil {
+			return err
+		}
+	}
+	if o.waiting {
+		o.pending.Content += d.Content
+		o.pending.Reasoning += d.Reasoning
+	} else {
+		o.pending, o.waiting = *d, true
+	}
+	wait := o.coalesce.every - o.now().Sub(o.flushedAt)
+	if wait <= 0 || len(o.pending.Content)+len(o.pending.Reasoning) >= o.coalesce.bytes || !plain(d) {
+		return o.flush()
+	}
+	if o.timer == nil {
+		o.timer = time.AfterFunc(wait, o.ring)
+	} else {
+		o.timer.Reset(wait)
+	}
+	return nil
+}
+
+// plain tells whether a delta is text alone, which can be joined with others.
+func plain(d *event.Delta) bool {
+	return d.ToolCalls == nil && d.Logprobs == nil && d.Refusal == ""
+}
+
+// joins tells whether d can be added to what waits: text of the same choice,
+// and thinking never behind visible text, which would change their order.
+func (o *output) joins(d *event.Delta) bool {
+	return !o.waiting || plain(d) && d.Index == o.pending.Index &&
+		(d.Reasoning == "" || o.pending.Content == "")
+}
+
+// ring is the timer's.
+func (o *output) ring() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.err == nil {
+		_ = o.flush() // the error stays, and the next call returns it
+	}
+}
+
+// flush writes what waits. The caller holds mu.
+func (o *output) flush() error {
+	if !o.waiting {
+		return nil
+	}
+	d := o.pending
+	o.pending, o.waiting, o.flushedAt = event.Delta{}, false, o.now()
+	for len(d.Content) > maxDeltaBytes || len(d.Reasoning) > maxDeltaBytes {
+		part := event.Delta{Index: d.Index}
+		part.Reasoning, d.Reasoning = cut(d.Reasoning)
+		if part.Reasoning == "" {
+			part.Content, d.Content = cut(d.Content)
+		}
+		if err := o.say(&part); err != nil {
+			return err
+		}
+	}
+	return o.say(&d)
+}
+
+// say writes one delta and adds it to the transcript.
+func (o *output) say(d *event.Delta) error {
+	if _, err := o.write(event.OutputDelta, event.AppendDelta(make([]byte, 0, 64+len(d.Content)), d)); err != nil {
+		return err
+	}
+	o.transcript.Progress.Apply(&event.View{Type: event.OutputDelta, Seq: o.transcript.NextSeq, Attempt: o.head.Attempt})
+	return o.keep(o.transcript.Say(d))
+}
+
+// keep remembers what broke the output.
+func (o *output) keep(err error) error {
+	if err != nil {
+		o.err = err
+	}
+	return err
+}
+
+// cut takes at most maxDeltaBytes off s, at a rune's border.
+func cut(s string) (part, rest string) {
+	if len(s) <= maxDeltaBytes {
+		return s, ""
+	}
+	n := maxDeltaBytes
+	for n > maxDeltaBytes-4 && s[n]&0xc0 == 0x80 {
+		n--
+	}
+	return s[:n], s[n:]
+}
+
+// emit writes an event that is not a delta, behind all that waits.
+func (o *output) emit(t event.Type, payload any) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.err != nil {
+		return o.err
+	}
+	if err := o.flush(); err != nil {
+		return err
+	}
+	value, err := o.write(t, event.Encode(payload))
+	if err != nil {
+		return err
+	}
+	view, err := event.ScanHead(value)
+	if err != nil {
+		return o.keep(err)
+	}
+	return o.keep(o.transcript.Apply(&view))
+}
+
+// ended tells whether the terminal event is written.
+func (o *output) ended() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.transcript.End != ""
+}
+
+// fullWait is how long a call waits for room in the producer before it asks
+// again.
+const fullWait = 5 * time.Millisecond
+
+// write gives an event its seq and hands it to the producer. The caller holds mu.
+func (o *output) write(t event.Type, data []byte) (value []byte, err error) {
+	h := o.head
+	h.Type, h.V, h.Time, h.Seq = t, event.Version, o.now(), o.transcript.NextSeq
+	if h.Time.Before(o.notBefore) {
+		h.Time = o.notBefore
+	}
+	for {
+		err := o.gate.pass(o.ctx, func(epoch int64) error {
+			h.Epoch = epoch
+			value = event.Append(make([]byte, 0, 256+len(data)), &h, data)
+			return o.out.Go(event.Record{
+				Topic: o.topic, Partition: o.gate.lp.Partition, Key: o.key, Value: value, Time: h.Time,
+			}, o.written)
+		})
+		if err == nil {
+			return value, nil
+		}
+		if !errors.Is(err, kafka.ErrFull) || !sleep(o.ctx, fullWait) {
+			return nil, o.keep(err)
+		}
+	}
+}
+
+func (o *output) written(_ kafka.Ack, err error) {
+	if err != nil {
+		o.failed(err)
+	}
+}
+
+// close stops the timer. What waits is dropped: it had no seq.
+func (o *output) close() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.timer != nil {
+		o.timer.Stop()
+	}
+	o.waiting = false
+	if o.err == nil {
+		o.err = errShut
+	}
+}
+
+// sleep waits, and returns false if ctx ends first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
