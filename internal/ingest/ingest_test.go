@@ -69,7 +69,9 @@ func (l *fakeLog) records() []event.Record {
 
 type fixedCursors string
 
-func (c fixedCursors) TokensCursor(partition int32) string { return fmt.Sprintf("%s-%d", string(c), partition) }
+func (c fixedCursors) TokensCursor(partition int32) string {
+	return fmt.Sprintf("%s-%d", string(c), partition)
+}
 
 var noon = time.Date(2026, 11, 22, 12, 0, 0, 123_456_789, time.UTC)
 

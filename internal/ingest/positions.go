@@ -102,11 +102,12 @@ func (p *Positions) refresh(ctx context.Context, id *cursor.TopicID, ends *map[i
 		return err //nolint:wrapcheck // logged by the one caller
 	}
 	old := p.cursors.Load()
-	list := make([]string, len(now))
+	size := int32(0)
+	for partition := range now {
+		size = max(size, partition+1)
+	}
+	list := make([]string, size) // one that cannot be asked now leaves a hole
 	for partition, end := range now {
-		if partition < 0 || int(partition) >= len(list) {
-			continue // one that cannot be asked now leaves a hole
-		}
 		if was, ok := (*ends)[partition]; ok && was == end && old != nil && int(partition) < len(*old) && (*old)[partition] != "" {
 			list[partition] = (*old)[partition]
 			continue
