@@ -21,9 +21,9 @@ func (nowhere) Append(context.Context, ...event.Record) ([]kafka.Ack, error) {
 // sink is an http.ResponseWriter that keeps nothing.
 type sink struct{ h http.Header }
 
-func (s sink) Header() http.Header         { return s.h }
-func (s sink) Write(p []byte) (int, error) { return len(p), nil }
-func (s sink) WriteHeader(int)             {}
+func (s sink) Header() http.Header       { return s.h }
+func (sink) Write(p []byte) (int, error) { return len(p), nil }
+func (sink) WriteHeader(int)             {}
 
 func BenchmarkSubmit(b *testing.B) {
 	s := newService(b, Config{Producer: nowhere{}, Cursors: fixedCursor{}})
