@@ -151,6 +151,9 @@ func TestJobBecomesARecordAndAReceipt(t *testing.T) {
 	if diff := cmp.Diff(want, res); diff != "" {
 		t.Error(diff)
 	}
+	if asResource, err := json.Marshal(want); err != nil || string(asResource) != w.Body.String() {
+		t.Errorf("the receipt is not written as a resource is: %s, want %s", w.Body, asResource)
+	}
 	if got := w.Header().Get("Location"); got != "/v1/jobs/"+res.ID {
 		t.Errorf("Location %q", got)
 	}
@@ -341,7 +344,7 @@ func TestSubmitHoldsItsCallerToTheRules(t *testing.T) {
 		t.Errorf("a tenant that is none: %v", err)
 	}
 	res, err := s.Submit(t.Context(), "acme", ok, Options{})
-	if err != nil || res.Lane != event.Standard || res.Request == nil {
+	if err != nil || res.Lane != event.Standard || res.Request == nil || res.Status != job.Queued || res.Links != job.LinksOf(res.ID) {
 		t.Errorf("%+v, %v", res, err)
 	}
 }
