@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"strings"
 	"sync"
 	"time"
@@ -35,6 +36,8 @@ type Config struct {
 	Log            *slog.Logger          // default: nowhere
 	Metrics        prometheus.Registerer // may be nil
 	ConnectTimeout time.Duration         // of Open; default 10 s
+	// Dial opens a connection to a broker; default is plain TCP.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
 // TopicPartition names a partition.
@@ -75,6 +78,9 @@ func Open(ctx context.Context, cfg Config) (*Cluster, error) {
 	if cfg.ConnectTimeout <= 0 {
 		cfg.ConnectTimeout = defaultConnectTimeout
 	}
+	if cfg.Dial == nil {
+		cfg.Dial = (&net.Dialer{Timeout: dialTimeout}).DialContext
+	}
 	m, err := newMetrics(cfg.Metrics)
 	if err != nil {
 		return nil, err
@@ -102,7 +108,7 @@ func (c *Cluster) newClient(opts ...kgo.Opt) (*kgo.Client, error) {
 		kgo.SeedBrokers(c.cfg.Brokers...),
 		kgo.ClientID(c.cfg.ClientID),
 		kgo.WithLogger(clientLog{c.log}),
-		kgo.DialTimeout(dialTimeout),
+		kgo.Dialer(c.cfg.Dial),
 		kgo.RequestTimeoutOverhead(requestTimeout),
 		// A new leader should be found in tenths of a second, not in 5 s.
 		kgo.MetadataMinAge(250 * time.Millisecond),

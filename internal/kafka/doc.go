@@ -13,9 +13,10 @@
 // alone. Records are read by one engine (reader) for groups and tails: per
 // broker two lanes of raw Fetch requests on connections of their own, so that a
 // partition that comes in while a long poll is parked is fetched at once on the
-// other lane. The second lane parks for sideWait at most, so a partition that
-// finds both lanes parked waits no longer than that; it takes the long poll's
-// length (FetchMaxWait) out of the time to first record.
+// other lane. One that finds both lanes parked breaks the second one's fetch
+// off, ten milliseconds after that began at the earliest, and costs it its
+// connection: about a millisecond. So the long poll's length (FetchMaxWait) is
+// in nobody's time to first record.
 //
 // Who owns what. A Producer and the Cluster may be used from many goroutines. A
 // Group's or a Tail's Poll has one caller; its other methods may be called from

@@ -1,18 +1,25 @@
 package kafka
 
 import (
+	"context"
+	"errors"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// sideWait is the longest that a broker's second lane parks: the delay of a
-// partition that comes in while both lanes are parked.
-const sideWait = 50 * time.Millisecond
+// interruptEvery is the least time between a fetch's start and its being broken
+// off for a partition that came in: breaking it off costs the connection, about
+// a millisecond on a machine of its own.
+const interruptEvery = 10 * time.Millisecond
 
-// lane is one connection to one broker with at most one fetch under way. The
-// first lane parks for the whole FetchMaxWait; the second takes what comes in
-// meanwhile. A partition is under way on one lane at a time.
+// errInterrupted ends a fetch that was broken off.
+var errInterrupted = errors.New("broken off for a partition that came in")
+
+// lane is one connection to one broker with at most one fetch under way. While
+// the first lane is parked, the second takes what comes in; what comes in while
+// both are parked breaks the second one's fetch off. A partition is under way on
+// one lane at a time.
 type lane struct {
 	broker int32
 	index  int
@@ -20,7 +27,10 @@ type lane struct {
 	wake   chan struct{} // there may be something to fetch
 
 	// Guarded by the reader's mu.
-	busy bool // a fetch is under way
+	busy    bool // a fetch is under way
+	fetches int  // begun so far
+	began   time.Time
+	cancel  context.CancelFunc // of the fetch under way
 	held int  // bytes fetched and not yet taken
 }
 
@@ -45,19 +55,44 @@ func (r *reader) wake(broker int32) {
 			r.wg.Go(func() { r.runLane(pair[i]) })
 		}
 	}
+	free := false
 	for _, l := range pair {
 		if !l.busy {
+			free = true
 			signal(l.wake)
 		}
 	}
+	if !free {
+		r.interrupt(pair[laneCount-1])
+	}
+}
+
+// interrupt breaks a lane's fetch off, once it has had its time. The caller
+// holds mu.
+func (r *reader) interrupt(l *lane) {
+	left := interruptEvery - time.Since(l.began)
+	if left <= 0 {
+		l.cancel()
+		return
+	}
+	fetch := l.fetches
+	time.AfterFunc(left, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if l.busy && l.fetches == fetch {
+			l.cancel()
+		}
+	})
 }
 
 // runLane fetches what is ready until the reader is closed.
 func (r *reader) runLane(l *lane) {
-	fails := 0
+	fails, interrupted := 0, false
 	for {
-		batch, parts := r.claim(l)
+		ctx, cancel := context.WithCancel(r.ctx)
+		batch, parts := r.claim(l, cancel)
 		if len(batch) == 0 {
+			cancel()
 			select {
 			case <-l.wake:
 				continue
@@ -65,13 +100,19 @@ func (r *reader) runLane(l *lane) {
 				return
 			}
 		}
-		limits := r.limits
-		if l.index > 0 {
-			limits.wait = min(limits.wait, sideWait)
+		resp, err := r.c.fetch(ctx, l.client, l.broker, parts, r.limits)
+		// The connection that a fetch was broken off on may fail the next one too.
+		again := err != nil && interrupted
+		interrupted = err != nil && ctx.Err() != nil
+		cancel()
+		if interrupted || again {
+			err = errInterrupted
 		}
-		resp, err := r.c.fetch(r.ctx, l.client, l.broker, parts, limits)
 		r.settle(l, batch, resp, err)
-		if err == nil {
+		if r.ctx.Err() != nil {
+			return
+		}
+		if err == nil || interrupted || again {
 			fails = 0
 			continue
 		}
@@ -85,7 +126,7 @@ func (r *reader) runLane(l *lane) {
 // claim takes every ready partition of a lane's broker for its next fetch. A
 // lane whose last fetches wait to be taken claims nothing, and the second lane
 // leaves a free first one the work.
-func (r *reader) claim(l *lane) ([]claim, []wanted) {
+func (r *reader) claim(l *lane, cancel context.CancelFunc) ([]claim, []wanted) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if l.held >= int(r.limits.bytes) {
@@ -107,6 +148,9 @@ func (r *reader) claim(l *lane) ([]claim, []wanted) {
 			parts = append(parts, wanted{c.TopicPartition, c.id, c.at, c.leader.epoch})
 		}
 	}
-	l.busy = len(batch) > 0
+	if len(batch) > 0 {
+		l.busy, l.began, l.cancel = true, time.Now(), cancel
+		l.fetches++
+	}
 	return batch, parts
 }

@@ -18,6 +18,8 @@ const (
 	defaultMaxBuffered      = 10_000
 	defaultMaxBufferedBytes = 64 << 20
 	defaultMaxRecordBytes   = 1 << 20
+	// minDeliveryTimeout is the shortest that the client takes.
+	minDeliveryTimeout = time.Second
 	// recordOverhead is what a batch of one record adds to key, value and
 	// headers, generously.
 	recordOverhead = 128
@@ -51,10 +53,11 @@ type ProducerConfig struct {
 	MaxRecordBytes int
 	// TopicBytes is the max.message.bytes of the topics that have another.
 	TopicBytes map[string]int
-	// DeliveryTimeout ends a record that has not been acknowledged in time. 0 is
-	// none: a record that was sent is tried until the broker answers for it,
-	// and no record is in the log twice. With a timeout, a record that was
-	// given up and produced again may be.
+	// DeliveryTimeout, of 1 s at least, is after how long a record that was not
+	// sent is given up (ErrRefused). One that was sent and has no answer is
+	// ErrUnknownOutcome a backoff (1 s) later; it keeps its room, and the client
+	// goes on asking for its answer, so that it is never in the log twice by
+	// the client's doing. 0 is none: done is called when there is an answer.
 	DeliveryTimeout time.Duration
 	Compression     Compression
 }
@@ -68,6 +71,9 @@ func (cfg ProducerConfig) withDefaults() ProducerConfig {
 	}
 	if cfg.MaxRecordBytes <= 0 {
 		cfg.MaxRecordBytes = defaultMaxRecordBytes
+	}
+	if cfg.DeliveryTimeout > 0 {
+		cfg.DeliveryTimeout = max(cfg.DeliveryTimeout, minDeliveryTimeout)
 	}
 	return cfg
 }
@@ -91,6 +97,7 @@ type Producer struct {
 	cfg     ProducerConfig
 	metrics *metrics
 	client  *kgo.Client
+	open    func(ctx context.Context, network, addr string) (net.Conn, error)
 	writes  atomic.Int64 // attempts to write to any broker
 
 	mu      sync.Mutex
@@ -103,7 +110,7 @@ type Producer struct {
 // NewProducer makes a producer with connections of its own.
 func (c *Cluster) NewProducer(cfg ProducerConfig) (*Producer, error) {
 	cfg = cfg.withDefaults()
-	p := &Producer{cfg: cfg, metrics: c.metrics, room: make(chan struct{}, 1)}
+	p := &Producer{cfg: cfg, metrics: c.metrics, open: c.cfg.Dial, room: make(chan struct{}, 1)}
 	codec := kgo.NoCompression()
 	switch cfg.Compression {
 	case LZ4:
@@ -124,9 +131,7 @@ func (c *Cluster) NewProducer(cfg ProducerConfig) (*Producer, error) {
 		kgo.Dialer(p.dial),
 	}
 	if cfg.DeliveryTimeout > 0 {
-		opts = append(opts, kgo.RecordDeliveryTimeout(cfg.DeliveryTimeout),
-			// Else a record in flight to a dead broker would outlive its timeout.
-			kgo.AllowIdempotentProduceCancellation())
+		opts = append(opts, kgo.RecordDeliveryTimeout(cfg.DeliveryTimeout))
 	}
 	var err error
 	if p.client, err = c.newClient(opts...); err != nil {
@@ -138,8 +143,7 @@ func (c *Cluster) NewProducer(cfg ProducerConfig) (*Producer, error) {
 // dial counts attempts to write: where none was made since a record was taken,
 // the record was surely never sent.
 func (p *Producer) dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	d := net.Dialer{Timeout: dialTimeout}
-	conn, err := d.DialContext(ctx, network, addr)
+	conn, err := p.open(ctx, network, addr)
 	if err != nil {
 		return nil, err
 	}
@@ -249,6 +253,9 @@ func (p *Producer) produce(ctx context.Context, rec *event.Record, done func(Ack
 			kr.Headers[i] = kgo.RecordHeader(h)
 		}
 	}
+	if done != nil && p.cfg.DeliveryTimeout > 0 {
+		done = p.inTime(TopicPartition{rec.Topic, rec.Partition}, done)
+	}
 	p.client.Produce(ctx, kr, func(kr *kgo.Record, err error) {
 		p.release(n)
 		ack := Ack{Partition: kr.Partition, Offset: kr.Offset}
@@ -264,6 +271,23 @@ func (p *Producer) produce(ctx context.Context, rec *event.Record, done func(Ack
 	})
 }
 
+// inTime calls done once: with what it is called with, or with
+// ErrUnknownOutcome where that takes too long.
+func (p *Producer) inTime(tp TopicPartition, done func(Ack, error)) func(Ack, error) {
+	var once sync.Once
+	late := time.AfterFunc(p.cfg.DeliveryTimeout+time.Second, func() {
+		once.Do(func() {
+			p.metrics.unknown.WithLabelValues(tp.Topic).Inc()
+			done(Ack{Partition: tp.Partition, Offset: -1},
+				fmt.Errorf("%s: %w: no broker answered for it in %v", tp, ErrUnknownOutcome, p.cfg.DeliveryTimeout+time.Second))
+		})
+	})
+	return func(ack Ack, err error) {
+		late.Stop()
+		once.Do(func() { done(ack, err) })
+	}
+}
+
 // outcome tells what is known of a record that the client gave back. written
 // says whether anything at all was written since it was taken.
 func (p *Producer) outcome(kr *kgo.Record, err error, written bool) error {
@@ -272,9 +296,9 @@ func (p *Producer) outcome(kr *kgo.Record, err error, written bool) error {
 	case refusal(err):
 		p.metrics.refused.WithLabelValues(kr.Topic).Inc()
 		return fmt.Errorf("%s: %w: %w", where, ErrRefused, err)
-	case !written, p.cfg.DeliveryTimeout == 0 && gaveUp(err):
-		// Without a delivery timeout the client never gives up a record that
-		// it may have sent.
+	case !written, gaveUp(err):
+		// The client never gives up a record that it may have sent, unless told
+		// to (AllowIdempotentProduceCancellation).
 		p.metrics.refused.WithLabelValues(kr.Topic).Inc()
 		return fmt.Errorf("%s: %w, it was never sent: %w: %w", where, ErrRefused, ErrUnavailable, err)
 	default:

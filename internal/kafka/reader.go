@@ -26,7 +26,7 @@ const (
 type chunk struct {
 	TopicPartition
 	records       []event.Record
-	next          int64
+	from, next    int64 // what was read; from is not kept when a part is taken
 	highWatermark int64
 	err           error
 	lane          *lane // that holds its bytes; nil for a fault
@@ -167,6 +167,10 @@ func (r *reader) pause(tp TopicPartition) {
 	if c == nil || c.paused {
 		return
 	}
+	if c.stopped { // what waits may be the fault, which nobody tells again
+		c.paused = true
+		return
+	}
 	r.drop(tp)
 	r.generation++
 	c.generation, c.paused, c.fetching = r.generation, true, false
@@ -184,8 +188,7 @@ func (r *reader) resume(tp TopicPartition) {
 	}
 }
 
-// drop forgets what waits to be taken of a partition. A fault is kept, unless
-// the partition is gone: nobody else tells of it.
+// drop forgets what waits to be taken of a partition.
 func (r *reader) drop(tp TopicPartition) {
 	kept := r.chunks[:0]
 	for _, ch := range r.chunks {
@@ -271,6 +274,10 @@ func (r *reader) settle(l *lane, batch []claim, resp *kmsg.FetchResponse, failur
 			owned[b.cursor.TopicPartition] = b.cursor
 		}
 	}
+	if errors.Is(failure, errInterrupted) {
+		signal(l.wake)
+		return
+	}
 	if failure != nil {
 		if r.ctx.Err() == nil {
 			r.c.metrics.fetchErrors.WithLabelValues(kindOf(failure)).Inc()
@@ -320,11 +327,12 @@ func (r *reader) receive(l *lane, c *cursor, rp *kmsg.FetchResponseTopicPartitio
 	if d.next == c.at && !c.told {
 		return
 	}
+	from := c.at
 	c.at = d.next
 	n := len(rp.RecordBatches)
 	l.held += n
 	r.chunks = append(r.chunks, &chunk{
-		TopicPartition: c.TopicPartition, records: d.records, next: d.next,
+		TopicPartition: c.TopicPartition, records: d.records, from: from, next: d.next,
 		highWatermark: d.highWatermark, lane: l, bytes: n,
 	})
 	signal(r.arrived)

@@ -29,6 +29,7 @@ type TailConfig struct {
 type Chunk struct {
 	Partition     int32
 	Records       []event.Record // none where only the end was reached, or a gap passed
+	From          int64          // the offset that was asked for: nothing stands between it and the first record
 	Next          int64          // the offset to go on from
 	HighWatermark int64          // the log's end, as of this fetch
 	Err           error
@@ -78,7 +79,7 @@ func (t *Tail) Poll(ctx context.Context) ([]Chunk, error) {
 		if got := t.reader.take(0); len(got) > 0 {
 			out := make([]Chunk, len(got))
 			for i, ch := range got {
-				out[i] = Chunk{ch.Partition, ch.records, ch.next, ch.highWatermark, ch.err}
+				out[i] = Chunk{ch.Partition, ch.records, ch.from, ch.next, ch.highWatermark, ch.err}
 			}
 			return out, nil
 		}
