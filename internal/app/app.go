@@ -1,0 +1,162 @@
+// Package app wires the roles into one process: it opens Kafka and PostgreSQL,
+// looks whether topics and schema are what this build expects, builds what the
+// roles need, serves HTTP, and stops everything in order.
+//
+// An App is a value that commands and tests start. Its Run owns every goroutine
+// of the process, by way of the parts' own Run methods, in stages: listener,
+// gateway, processors, projections. On a stop each stage ends before the next is
+// told to, then producers are flushed and clients closed; the grace period
+// bounds all of it.
+package app
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/penstock-io/penstock/internal/api"
+	"github.com/penstock-io/penstock/internal/llm"
+	"github.com/penstock-io/penstock/internal/llm/simulated"
+)
+
+// App is one process's worth of Penstock.
+type App struct {
+	cfg     Config
+	log     *slog.Logger
+	metrics *prometheus.Registry
+	models  *llm.Registry
+	owner   string
+
+	ready       chan struct{}
+	once        sync.Once
+	addr        string // set before ready is closed
+	metricsAddr string
+}
+
+// New makes an App, which speaks to nobody before Run. The error says what is
+// wrong with the configuration. A nil logger discards.
+func New(cfg Config, log *slog.Logger) (*App, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	a := &App{cfg: cfg, log: log, metrics: prometheus.NewRegistry(), owner: newOwner(), ready: make(chan struct{})}
+	var providers []llm.Provider
+	if cfg.Simulated {
+		providers = append(providers, simulated.New())
+	}
+	if a.models, err = llm.NewRegistry(cfg.Models, providers...); err != nil {
+		return nil, fmt.Errorf("models: %w", err)
+	}
+	if len(providers) == 0 {
+		log.Warn("no model is served: simulated ones are with --sim")
+	}
+	for _, c := range []prometheus.Collector{
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	} {
+		if err := a.metrics.Register(c); err != nil {
+			return nil, fmt.Errorf("metrics: %w", err)
+		}
+	}
+	return a, nil
+}
+
+// newOwner names this process's incarnation, so that its claims are told from
+// those of every other, before and after.
+func newOwner() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	var b [6]byte
+	_, _ = rand.Read(b[:]) // it never fails
+	return fmt.Sprintf("%s-%d-%s", host, os.Getpid(), hex.EncodeToString(b[:]))
+}
+
+// Ready is closed once the listener is bound and the process takes requests.
+func (a *App) Ready() <-chan struct{} { return a.ready }
+
+// Addr is where the listener is bound, host:port; "" before Ready.
+func (a *App) Addr() string {
+	select {
+	case <-a.ready:
+		return a.addr
+	default:
+		return ""
+	}
+}
+
+// Run works until ctx ends and everything has stopped in order, and returns nil
+// then. An error says what could not be started, or what failed and had the
+// rest stopped. It may be called once.
+func (a *App) Run(ctx context.Context) error {
+	p, err := a.open(ctx)
+	if err != nil {
+		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+			return nil // stopped while it started
+		}
+		return err
+	}
+	defer p.close(context.WithoutCancel(ctx))
+	return runStages(ctx, a.log, a.cfg.Grace, a.stages(p))
+}
+
+func (a *App) stages(p *parts) []stage {
+	listener := stage{"listener", []func(context.Context) error{func(ctx context.Context) error { return a.listen(ctx, p) }}}
+	gateway, processing, projecting := stage{name: "gateway"}, stage{name: "processors"}, stage{name: "projections"}
+	if p.gateway != nil {
+		gateway.runs = append(gateway.runs, p.gateway.Run, p.positions.Run)
+	}
+	if p.processor != nil {
+		processing.runs = append(processing.runs, p.process)
+	}
+	if p.projector != nil {
+		projecting.runs = append(projecting.runs, p.projector.Run)
+	}
+	if a.cfg.has(Ingest) {
+		projecting.runs = append(projecting.runs, p.ingest.Run)
+	}
+	stages := []stage{listener, gateway, processing, projecting}
+	if a.cfg.MetricsListen != "" { // last, so that a stop can be watched
+		stages = append(stages, stage{"metrics", []func(context.Context) error{a.serveMetrics}})
+	}
+	return stages
+}
+
+// listenerGrace is how long requests may go on after a stop. Streams and waits
+// are told to end, so that what is left takes milliseconds.
+func (a *App) listenerGrace() time.Duration {
+	return min(a.cfg.Grace/3+time.Millisecond, 5*time.Second)
+}
+
+func (a *App) listen(ctx context.Context, p *parts) error {
+	//nolint:wrapcheck // it says what it could not do
+	return api.Serve(ctx, a.cfg.Listen, a.router(p), api.ServerConfig{
+		Log:   a.log,
+		Grace: a.listenerGrace(),
+		Listening: func(addr net.Addr) {
+			a.addr = addr.String()
+			a.log.Info("ready", slog.String("listen", a.addr), slog.Any("roles", a.cfg.Roles))
+			a.once.Do(func() { close(a.ready) })
+		},
+		Stopping: func() {
+			p.stopWaits()
+			if p.gateway != nil {
+				p.gateway.Drain()
+			}
+		},
+	})
+}

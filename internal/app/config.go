@@ -1,0 +1,128 @@
+package app
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/penstock-io/penstock/internal/event"
+	"github.com/penstock-io/penstock/internal/topics"
+)
+
+// Role is a part of the work that a process may take on.
+type Role string
+
+// The roles.
+const (
+	Ingest      Role = "ingest"      // takes jobs in over HTTP
+	Processors  Role = "processors"  // calls the models
+	Projections Role = "projections" // folds the log into PostgreSQL
+	Gateway     Role = "gateway"     // serves streams and the page
+)
+
+// Roles returns every role.
+func Roles() []Role { return []Role{Ingest, Processors, Projections, Gateway} }
+
+// ParseRole reads a role's name.
+func ParseRole(name string) (Role, error) {
+	if r := Role(name); slices.Contains(Roles(), r) {
+		return r, nil
+	}
+	return "", fmt.Errorf("%q is no role: it must be ingest, processors, projections or gateway", name)
+}
+
+const (
+	defaultListen = "127.0.0.1:8080"
+	// defaultGrace is how long what is in flight gets to end after a stop.
+	defaultGrace = 30 * time.Second
+	// defaultPatience is how long a start waits for Kafka and PostgreSQL.
+	defaultPatience = 30 * time.Second
+)
+
+// Config says what a process is. The zero value of a field takes its default.
+type Config struct {
+	Roles  []Role       // default all
+	Lanes  []event.Lane // that the processors work on; default all
+	Listen string       // host:port of the HTTP listener; default 127.0.0.1:8080
+	// MetricsListen is the host:port of a listener for /metrics and /debug/pprof
+	// alone; "" serves /metrics on Listen and no profiles.
+	MetricsListen string
+
+	Kafka    []string       // bootstrap addresses, host:port; at least one
+	Topics   topics.Options // prefix, partitions and copies of the topics
+	Postgres string         // URL; needed by every role but the processors
+
+	// Apply makes missing topics and brings the database's schema up to date at
+	// start-up. Without it a process refuses to start on what does not match.
+	Apply bool
+
+	// Simulated serves the simulated models.
+	Simulated bool
+	// Models gives bare names to models: "fast" -> "openai/gpt-5-mini".
+	Models map[string]string
+
+	MaxInFlight int           // calls of models at once; default the engine's, 1,024
+	Grace       time.Duration // how long what is in flight gets to end; default 30 s
+	Patience    time.Duration // how long to wait for Kafka and PostgreSQL at start; default 30 s
+}
+
+// withDefaults fills in what was left out and says what cannot be.
+func (c Config) withDefaults() (Config, error) {
+	if len(c.Roles) == 0 {
+		c.Roles = Roles()
+	}
+	for _, r := range c.Roles {
+		if _, err := ParseRole(string(r)); err != nil {
+			return c, err
+		}
+	}
+	if c.Listen == "" {
+		c.Listen = defaultListen
+	}
+	if c.Topics.Prefix == "" {
+		c.Topics.Prefix = topics.DefaultPrefix
+	}
+	if c.Topics.Partitions == 0 {
+		c.Topics.Partitions = topics.DefaultPartitions
+	}
+	if c.Grace <= 0 {
+		c.Grace = defaultGrace
+	}
+	if c.Patience <= 0 {
+		c.Patience = defaultPatience
+	}
+	var errs []error
+	for name, addr := range map[string]string{"listen": c.Listen, "metrics-listen": c.MetricsListen} {
+		if addr == "" {
+			continue
+		}
+		if _, _, err := net.SplitHostPort(addr); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %q is no address: it must be host:port, such as 127.0.0.1:8080", name, addr))
+		}
+	}
+	if len(c.Kafka) == 0 {
+		errs = append(errs, errors.New("kafka: no broker is configured: give at least one host:port"))
+	}
+	for _, b := range c.Kafka {
+		if _, _, err := net.SplitHostPort(strings.TrimSpace(b)); err != nil {
+			errs = append(errs, fmt.Errorf("kafka: %q is no broker: it must be host:port", b))
+		}
+	}
+	if c.Postgres == "" && c.needsPostgres() {
+		errs = append(errs, errors.New("postgres: no database is configured: give its URL, such as postgres://user:password@host:5432/penstock; only the processors go without"))
+	}
+	return c, errors.Join(errs...)
+}
+
+func (c *Config) has(roles ...Role) bool {
+	return slices.ContainsFunc(roles, func(r Role) bool { return slices.Contains(c.Roles, r) })
+}
+
+// serves tells whether the process answers questions about jobs: it then builds
+// all that this takes, whichever of the two roles it has.
+func (c *Config) serves() bool { return c.has(Ingest, Gateway) }
+
+func (c *Config) needsPostgres() bool { return c.has(Ingest, Gateway, Projections) }

@@ -1,0 +1,129 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/pprof" //nolint:gosec // its handlers are mounted on a listener of their own alone
+	"time"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/penstock-io/penstock/internal/api"
+	"github.com/penstock-io/penstock/internal/gateway/web"
+	"github.com/penstock-io/penstock/internal/llm"
+)
+
+// router has every route of the process.
+func (a *App) router(p *parts) http.Handler {
+	r := api.NewRouter(api.Config{Log: a.log, Registry: a.metrics})
+	api.Health(p.checks()...).Routes(r)
+	if a.cfg.MetricsListen == "" {
+		r.Method(http.MethodGet, "/metrics", a.metricsHandler())
+	}
+	if !a.cfg.serves() {
+		return r
+	}
+	p.ingest.Routes(r)
+	r.Group(func(r chi.Router) {
+		r.Use(p.endWaits)
+		p.questions.Routes(r)
+	})
+	if a.cfg.has(Gateway) {
+		p.gateway.Routes(r)
+		web.Routes(r)
+	}
+	return r
+}
+
+func (a *App) metricsHandler() http.Handler {
+	return promhttp.HandlerFor(a.metrics, promhttp.HandlerOpts{Registry: a.metrics})
+}
+
+// serveMetrics serves figures and profiles on their own listener.
+func (a *App) serveMetrics(ctx context.Context) error {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", a.metricsHandler())
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	return api.Serve(ctx, a.cfg.MetricsListen, mux, api.ServerConfig{ //nolint:wrapcheck // it says what it could not do
+		Log: a.log, Grace: time.Second,
+		Listening: func(addr net.Addr) { a.log.Info("metrics are served", "listen", addr.String()) },
+	})
+}
+
+// endWaits ends the waits for a job's end when the process stops: they are
+// answered with the job as it stands.
+func (p *parts) endWaits(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		defer context.AfterFunc(p.waits, cancel)()
+		next.ServeHTTP(w, r.WithContext(ctx))
+	})
+}
+
+// checks are the parts without which the process is of no use.
+func (p *parts) checks() []api.Check {
+	checks := []api.Check{
+		{Name: "kafka", Probe: p.cluster.Ping},
+		{Name: "topics", Probe: p.sameTopics},
+	}
+	if p.pool != nil {
+		checks = append(checks, api.Check{Name: "postgres", Probe: p.pool.Ping})
+	}
+	if p.processor != nil {
+		checks = append(checks, api.Check{Name: "processors", Probe: func(context.Context) error {
+			if err := p.trouble.Load(); err != nil {
+				return *err
+			}
+			return p.processor.Ready()
+		}})
+	}
+	if p.projector != nil {
+		checks = append(checks, api.Check{Name: "projections", Probe: p.projector.Ready})
+	}
+	return checks
+}
+
+// sameTopics says which topics are gone, or others than at the start: a process
+// must not go on, on a log that is not the one it knows.
+func (p *parts) sameTopics(ctx context.Context) error {
+	names := make([]string, 0, len(p.ids))
+	for name := range p.ids {
+		names = append(names, name)
+	}
+	have, err := p.cluster.Describe(ctx, names...)
+	if err != nil {
+		return fmt.Errorf("ask for the topics: %w", err)
+	}
+	var errs []error
+	found := make(map[string]bool, len(have))
+	for _, d := range have {
+		found[d.Name] = true
+		if p.ids[d.Name] != d.ID {
+			errs = append(errs, fmt.Errorf("%s was deleted and created anew since this process started: restart it", d.Name))
+		}
+	}
+	for _, name := range names {
+		if !found[name] {
+			errs = append(errs, fmt.Errorf("%s is gone", name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// known tells ingest which models are served.
+type known struct{ models *llm.Registry }
+
+// Known implements ingest.Models.
+func (k known) Known(model string) error {
+	_, _, err := k.models.Resolve(model)
+	return err //nolint:wrapcheck // a fault already
+}

@@ -1,0 +1,212 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/penstock-io/penstock/internal/app"
+	"github.com/penstock-io/penstock/internal/devstack"
+	"github.com/penstock-io/penstock/internal/topics"
+)
+
+const (
+	// devGrace is short: what is cut off goes on at the next start.
+	devGrace = 3 * time.Second
+	// devStopTime bounds how long the private database takes to stop in order.
+	devStopTime = 10 * time.Second
+	// hintAfter is when a start is slow enough for a word about it.
+	hintAfter = 1500 * time.Millisecond
+)
+
+// DevCmd runs everything in one process.
+type DevCmd struct {
+	Data     string   `setting:"" placeholder:"DIR" help:"Where the embedded parts keep their data; default is penstock/dev in the user's data directory."`
+	Kafka    []string `setting:"" placeholder:"HOST:PORT,..." help:"A real Kafka in place of the embedded broker."`
+	Postgres string   `setting:"" secret:"" placeholder:"URL" help:"A real PostgreSQL in place of the private one."`
+	TopicFlags
+	ProcessFlags
+}
+
+// Run implements the command.
+func (c *DevCmd) Run(ctx context.Context, sys *System, common *Common, set *settings) error {
+	if set.from("log-level") == fromDefault {
+		common.LogLevel = "warn"
+	}
+	log := common.logger(sys)
+	stack, err := c.start(ctx, sys, log)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil // stopped while it started
+		}
+		return err
+	}
+	a, err := app.New(app.Config{
+		Listen: c.Listen, MetricsListen: c.MetricsListen,
+		Kafka: stack.kafka, Postgres: stack.postgres, Topics: c.options(),
+		Apply: true, Simulated: true, Models: c.Models, MaxInFlight: c.MaxInFlight, Grace: devGrace,
+	}, log)
+	if err != nil {
+		return errors.Join(usageError{err}, stack.stop(ctx))
+	}
+	err = serve(ctx, a, func(addr string) {
+		c.welcome(sys, addr, stack)
+		if sys.Started != nil {
+			sys.Started(addr)
+		}
+	})
+	err = errors.Join(err, stack.stop(ctx))
+	if err == nil {
+		fmt.Fprintln(sys.Stdout, "Stopped.")
+	}
+	return err
+}
+
+// devStack is what dev runs on: embedded, or real and somebody else's.
+type devStack struct {
+	data     string // "" where nothing is embedded
+	kafka    []string
+	postgres string
+	broker   *devstack.Broker
+	database *devstack.Postgres
+}
+
+// start starts the embedded parts, side by side.
+func (c *DevCmd) start(ctx context.Context, sys *System, log *slog.Logger) (*devStack, error) {
+	s := &devStack{kafka: c.Kafka, postgres: c.Postgres}
+	if len(c.Kafka) > 0 && c.Postgres != "" {
+		return s, nil
+	}
+	var err error
+	if s.data, err = c.dataDir(sys.Env); err != nil {
+		return nil, usageError{err}
+	}
+	hint := time.AfterFunc(hintAfter, func() {
+		fmt.Fprintln(sys.Stderr, "Starting; the first start fetches the binaries of PostgreSQL.")
+	})
+	defer hint.Stop()
+	both, bothCtx := errgroup.WithContext(ctx)
+	if len(c.Kafka) == 0 {
+		both.Go(func() (err error) {
+			s.broker, err = startBroker(bothCtx, filepath.Join(s.data, "kafka"), log)
+			return err
+		})
+	}
+	if c.Postgres == "" {
+		both.Go(func() (err error) {
+			s.database, err = devstack.StartPostgres(bothCtx, devstack.PostgresConfig{Dir: filepath.Join(s.data, "postgres"), Log: log})
+			return err //nolint:wrapcheck // it says what it could not do
+		})
+	}
+	if err := both.Wait(); err != nil {
+		err = errors.Join(err, s.stop(ctx))
+		if errors.Is(err, devstack.ErrInUse) {
+			return nil, fmt.Errorf("another penstock dev works in %s: stop it, or choose another directory with --data", s.data)
+		}
+		return nil, err
+	}
+	if s.broker != nil {
+		s.kafka = []string{s.broker.Addr()}
+	}
+	if s.database != nil {
+		s.postgres = s.database.URL()
+	}
+	return s, nil
+}
+
+// startBroker starts the broker where it listened the last time, so that what
+// was configured for it stays true, or elsewhere where that is taken.
+func startBroker(ctx context.Context, dir string, log *slog.Logger) (*devstack.Broker, error) {
+	note := filepath.Join(dir, "address")
+	cfg := devstack.BrokerConfig{Dir: dir, Log: log}
+	if last, err := os.ReadFile(note); err == nil { //nolint:gosec // in the data directory
+		cfg.Listen = strings.TrimSpace(string(last))
+	}
+	b, err := devstack.StartBroker(ctx, cfg)
+	if err != nil && cfg.Listen != "" && !errors.Is(err, devstack.ErrInUse) {
+		log.WarnContext(ctx, "the broker's last address cannot be had again", slog.String("address", cfg.Listen), slog.Any("err", err))
+		cfg.Listen = ""
+		b, err = devstack.StartBroker(ctx, cfg)
+	}
+	if err != nil {
+		return nil, err //nolint:wrapcheck // it says what it could not do
+	}
+	if err := os.WriteFile(note, []byte(b.Addr()+"\n"), 0o600); err != nil {
+		log.WarnContext(ctx, "the broker's address is not kept for the next start", slog.Any("err", err))
+	}
+	return b, nil
+}
+
+// stop stops what start started.
+func (s *devStack) stop(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), devStopTime)
+	defer cancel()
+	var errs []error
+	if s.broker != nil {
+		errs = append(errs, s.broker.Close())
+	}
+	if s.database != nil {
+		errs = append(errs, s.database.Stop(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// dataDir is where data are kept: they are the user's, no cache.
+func (c *DevCmd) dataDir(env func(string) (string, bool)) (string, error) {
+	if c.Data != "" {
+		return filepath.Abs(c.Data) //nolint:wrapcheck // it names the directory
+	}
+	get := func(name string) string {
+		if env == nil {
+			return ""
+		}
+		v, _ := env(name)
+		return v
+	}
+	base := get("XDG_DATA_HOME")
+	home := get("HOME")
+	switch {
+	case filepath.IsAbs(base):
+	case runtime.GOOS == "windows":
+		base = get("LocalAppData")
+	case home == "":
+	case runtime.GOOS == "darwin":
+		base = filepath.Join(home, "Library", "Application Support")
+	default:
+		base = filepath.Join(home, ".local", "share")
+	}
+	if base == "" {
+		return "", errors.New("there is no home directory to keep data in: say where with --data DIR")
+	}
+	return filepath.Join(base, "penstock", "dev"), nil
+}
+
+// welcome says what there is to try.
+func (c *DevCmd) welcome(sys *System, addr string, s *devStack) {
+	base := "http://" + addr
+	server := ""
+	if base != defaultServer {
+		server = " --server " + base
+	}
+	kept := s.data
+	if kept == "" {
+		kept = "in the Kafka and PostgreSQL that were named"
+	}
+	fmt.Fprintf(sys.Stdout, `Penstock is at %[1]s
+
+  curl -sN %[1]s$(curl -s %[1]s/v1/jobs -H 'content-type: application/json' -d '{"body":{"model":"sim","messages":[{"role":"user","content":"hello"}]}}' | sed -E 's/.*"events":"([^"]+)".*/\1/')
+  penstock job submit%[2]s --model sim --follow "hello"
+  kcat -C -b %[3]s -t %[4]s
+
+Data: %[5]s
+Ctrl-C stops it.
+`, base, server, strings.Join(s.kafka, ","), topics.Names{Prefix: c.Prefix}.Tokens(), kept)
+}

@@ -1,0 +1,101 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/penstock-io/penstock/internal/app"
+	"github.com/penstock-io/penstock/internal/event"
+	"github.com/penstock-io/penstock/internal/topics"
+)
+
+// KafkaFlags say where the log is and how its topics are made.
+type KafkaFlags struct {
+	Kafka []string `setting:"" default:"127.0.0.1:9092" placeholder:"HOST:PORT,..." help:"Bootstrap addresses of Kafka."`
+	TopicFlags
+}
+
+// TopicFlags say how the topics are made.
+type TopicFlags struct {
+	Prefix      string `setting:"" default:"penstock." help:"What stands before the name of every topic and group."`
+	Partitions  int32  `setting:"" default:"12" help:"Partitions of the topics; fixed for a prefix's life."`
+	Replication int16  `setting:"" default:"1" help:"Copies of each partition; 3 in production."`
+}
+
+func (f TopicFlags) options() topics.Options {
+	return topics.Options{Prefix: f.Prefix, Partitions: f.Partitions, Replication: f.Replication}
+}
+
+// PostgresFlags say where the database is.
+type PostgresFlags struct {
+	Postgres string `setting:"" secret:"" placeholder:"URL" help:"PostgreSQL, such as postgres://user:password@host:5432/penstock."`
+}
+
+// ProcessFlags say how a process works.
+type ProcessFlags struct {
+	Listen        string            `setting:"" default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Where to serve HTTP."`
+	MetricsListen string            `setting:"" placeholder:"HOST:PORT" help:"A listener for /metrics and /debug/pprof alone."`
+	Models        map[string]string `setting:"" placeholder:"NAME=MODEL;..." help:"Bare names of models."`
+	MaxInFlight   int               `setting:"" default:"1024" help:"Calls of models at once."`
+}
+
+// RoleFlags say which part of the work a process takes on.
+type RoleFlags struct {
+	Roles    []string      `setting:"" default:"ingest,processors,projections,gateway" help:"Roles that this process has."`
+	Lanes    []event.Lane  `setting:"" default:"interactive,standard,batch" help:"Lanes that the processors work on."`
+	Sim      bool          `setting:"" help:"Serve the simulated models."`
+	Grace    time.Duration `setting:"" default:"30s" help:"How long what is in flight gets to end after a stop."`
+	Patience time.Duration `setting:"" default:"30s" help:"How long to wait for Kafka and PostgreSQL at start."`
+}
+
+// RunCmd runs a production process.
+type RunCmd struct {
+	KafkaFlags
+	PostgresFlags
+	ProcessFlags
+	RoleFlags
+}
+
+// Run implements the command.
+func (c *RunCmd) Run(ctx context.Context, sys *System, common *Common) error {
+	cfg := app.Config{
+		Lanes: c.Lanes, Listen: c.Listen, MetricsListen: c.MetricsListen,
+		Kafka: c.Kafka, Topics: c.options(), Postgres: c.Postgres,
+		Simulated: c.Sim, Models: c.Models, MaxInFlight: c.MaxInFlight, Grace: c.Grace, Patience: c.Patience,
+	}
+	for _, name := range c.Roles {
+		role, err := app.ParseRole(name)
+		if err != nil {
+			return usageError{err}
+		}
+		cfg.Roles = append(cfg.Roles, role)
+	}
+	a, err := app.New(cfg, common.logger(sys))
+	if err != nil {
+		return usageError{err}
+	}
+	return serve(ctx, a, sys.Started)
+}
+
+// serve runs an app and tells its address once it serves.
+func serve(ctx context.Context, a *app.App, started func(addr string)) error {
+	ended := make(chan error, 1)
+	go func() { ended <- a.Run(ctx) }()
+	select {
+	case err := <-ended:
+		return wrapRun(err)
+	case <-a.Ready():
+	}
+	if started != nil {
+		started(a.Addr())
+	}
+	return wrapRun(<-ended)
+}
+
+func wrapRun(err error) error {
+	if err != nil {
+		return fmt.Errorf("run: %w", err)
+	}
+	return nil
+}
