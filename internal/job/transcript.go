@@ -1,0 +1,238 @@
+package job
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/penstock-io/penstock/internal/event"
+)
+
+// Progress is how far a job's output has come in the log, and nothing of what
+// it says. The zero Progress is a job without output.
+type Progress struct {
+	Attempt int        // the newest attempt, from 1; 0 without output
+	NextSeq int64      // the seq that comes next
+	End     event.Type // the terminal event's type; "" while there is none
+}
+
+// Apply takes one unfenced event of the job, in log order. It tells whether the
+// event is news: one whose seq was there already is a repetition.
+func (p *Progress) Apply(v *event.View) (fresh bool) {
+	if v.Seq < p.NextSeq || p.End != "" {
+		return false
+	}
+	p.NextSeq = v.Seq + 1
+	p.Attempt = v.Attempt
+	if v.Type.Terminal() {
+		p.End = v.Type
+	}
+	return true
+}
+
+// Transcript folds a job's output events into what was said: the whole answer
+// so far, and how it ended. What a superseded attempt said is dropped.
+type Transcript struct {
+	Progress
+	Started   event.Started // of the newest attempt
+	StartedAt time.Time     // of the first event
+	EndedAt   time.Time
+	Completed event.Completed // where End is output.completed
+	Failed    event.Failed    // where End is output.failed
+	Deltas    int             // of the newest attempt
+	choices   []*choice       // by index; a builder must not be moved
+	bytes     int
+}
+
+// choice gathers one choice's deltas.
+type choice struct {
+	seen                        bool
+	content, reasoning, refusal strings.Builder
+	tools                       []toolCall
+}
+
+// toolCall gathers the deltas of one tool call: id, type and name come once,
+// the arguments in pieces.
+type toolCall struct {
+	ID       string `json:"id,omitzero"`
+	Type     string `json:"type,omitzero"`
+	Function struct {
+		Name      string `json:"name"`
+		Arguments string `json:"arguments"`
+	} `json:"function"`
+}
+
+// maxChoices bounds the index that a delta may name.
+const maxChoices = 128
+
+// Apply takes one unfenced event of the job, in log order. Repetitions are
+// passed over. The error says that the event's data is not what its type has.
+func (t *Transcript) Apply(v *event.View) error {
+	if !t.Progress.Apply(v) {
+		return nil
+	}
+	at, err := time.Parse(time.RFC3339Nano, string(v.Time))
+	if err == nil && t.StartedAt.IsZero() {
+		t.StartedAt = at
+	}
+	switch v.Type {
+	case event.OutputStarted:
+		t.Started = event.Started{}
+		return event.DecodeData(v.Data, &t.Started)
+	case event.OutputDelta:
+		var d event.Delta
+		if err := event.DecodeData(v.Data, &d); err != nil {
+			return err
+		}
+		return t.Say(&d)
+	case event.OutputSuperseded:
+		t.choices, t.bytes, t.Deltas = nil, 0, 0
+		return nil
+	case event.OutputCompleted:
+		t.EndedAt = at
+		return event.DecodeData(v.Data, &t.Completed)
+	case event.OutputFailed:
+		t.EndedAt = at
+		return event.DecodeData(v.Data, &t.Failed)
+	case event.OutputCancelled:
+		t.EndedAt = at
+	}
+	return nil
+}
+
+// Say adds a delta's text.
+func (t *Transcript) Say(d *event.Delta) error {
+	if d.Index < 0 || d.Index >= maxChoices {
+		return fmt.Errorf("index: %d is no choice: it must be 0 to %d", d.Index, maxChoices-1)
+	}
+	for len(t.choices) <= d.Index {
+		t.choices = append(t.choices, &choice{})
+	}
+	c := t.choices[d.Index]
+	c.seen = true
+	c.content.WriteString(d.Content)
+	c.reasoning.WriteString(d.Reasoning)
+	c.refusal.WriteString(d.Refusal)
+	t.Deltas++
+	t.bytes += len(d.Content) + len(d.Reasoning) + len(d.Refusal) + len(d.ToolCalls)
+	if d.ToolCalls == nil {
+		return nil
+	}
+	return c.callTools(d.ToolCalls)
+}
+
+func (c *choice) callTools(raw jsontext.Value) error {
+	var deltas []struct {
+		Index int `json:"index"`
+		toolCall
+	}
+	if err := json.Unmarshal(raw, &deltas); err != nil {
+		return fmt.Errorf("tool_calls: %w", err)
+	}
+	for i := range deltas {
+		d := &deltas[i]
+		if d.Index < 0 || d.Index >= maxChoices {
+			return fmt.Errorf("tool_calls: %d is no index: it must be 0 to %d", d.Index, maxChoices-1)
+		}
+		for len(c.tools) <= d.Index {
+			c.tools = append(c.tools, toolCall{})
+		}
+		tool := &c.tools[d.Index]
+		if d.ID != "" {
+			tool.ID = d.ID
+		}
+		if d.Type != "" {
+			tool.Type = d.Type
+		}
+		tool.Function.Name += d.Function.Name
+		tool.Function.Arguments += d.Function.Arguments
+	}
+	return nil
+}
+
+// Bytes is about how much memory the text takes, for whoever bounds it.
+func (t *Transcript) Bytes() int { return t.bytes }
+
+// Text is what choice 0 has said so far.
+func (t *Transcript) Text() string {
+	if len(t.choices) == 0 {
+		return ""
+	}
+	return t.choices[0].content.String()
+}
+
+// Reasoning is what choice 0 has thought so far.
+func (t *Transcript) Reasoning() string {
+	if len(t.choices) == 0 {
+		return ""
+	}
+	return t.choices[0].reasoning.String()
+}
+
+// PlainText tells whether text and reasoning of one choice are all that was
+// said, so that they are a prefix that a model can continue from.
+func (t *Transcript) PlainText() bool {
+	return len(t.choices) <= 1 && (len(t.choices) == 0 ||
+		(len(t.choices[0].tools) == 0 && t.choices[0].refusal.Len() == 0))
+}
+
+// Output is the whole answer, choice by choice, in the order of their indexes.
+func (t *Transcript) Output() []event.OutputChoice {
+	out := make([]event.OutputChoice, 0, len(t.choices))
+	for i, c := range t.choices {
+		if !c.seen {
+			continue
+		}
+		o := event.OutputChoice{Index: i, Message: event.Message{
+			Role: "assistant", Content: c.content.String(), Reasoning: c.reasoning.String(), Refusal: c.refusal.String(),
+		}}
+		if len(c.tools) > 0 {
+			o.Message.ToolCalls = event.Encode(c.tools)
+		}
+		out = append(out, o)
+	}
+	for _, ended := range t.Completed.Choices {
+		found := false
+		for i := range out {
+			if out[i].Index == ended.Index {
+				out[i].FinishReason, found = ended.FinishReason, true
+			}
+		}
+		if !found { // a choice that ended without a word
+			out = append(out, event.OutputChoice{
+				Index: ended.Index, Message: event.Message{Role: "assistant"}, FinishReason: ended.FinishReason,
+			})
+		}
+	}
+	slices.SortFunc(out, func(a, b event.OutputChoice) int { return cmp.Compare(a.Index, b.Index) })
+	return out
+}
+
+// Fact makes the fact that follows from a transcript that has ended: its type
+// and its data. It is the same whoever makes it from the same log.
+func (t *Transcript) Fact() (event.Type, jsontext.Value) {
+	switch t.End {
+	case event.OutputCompleted:
+		return event.JobCompleted, event.Encode(event.Fact{Model: t.Completed.Model, Output: t.Output(), Usage: t.Completed.Usage})
+	case event.OutputCancelled:
+		return event.JobCancelled, event.Encode(struct{}{})
+	default:
+		return FailureFact(&t.Failed), event.Encode(t.Failed)
+	}
+}
+
+// expired is the code of a failure that is its own fact.
+const expired = "expired"
+
+// FailureFact is the type of the fact that a failure becomes.
+func FailureFact(f *event.Failed) event.Type {
+	if f.Code == expired {
+		return event.JobExpired
+	}
+	return event.JobFailed
+}
