@@ -1,0 +1,91 @@
+package gateway
+
+import (
+	"bytes"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/penstock-io/penstock/internal/event"
+)
+
+// flushBytes is where one write to a client ends, and so about what a client
+// that does not read costs.
+const flushBytes = 64 << 10
+
+// frames gathers what is to be written to an SSE client next.
+type frames struct {
+	buf    []byte
+	events int
+}
+
+func (f *frames) full() bool { return len(f.buf) >= flushBytes }
+
+// event appends one event. id stays the client's last one where it is "".
+func (f *frames) event(id string, data []byte) {
+	if id != "" {
+		f.buf = append(f.buf, "id: "...)
+		f.buf = append(f.buf, id...)
+		f.buf = append(f.buf, '\n')
+	}
+	f.buf = append(f.buf, "data: "...)
+	for {
+		i := bytes.IndexAny(data, "\r\n")
+		if i < 0 {
+			break
+		}
+		f.buf = append(f.buf, data[:i]...)
+		f.buf = append(f.buf, "\ndata: "...)
+		if data[i] == '\r' && i+1 < len(data) && data[i+1] == '\n' {
+			i++
+		}
+		data = data[i+1:]
+	}
+	f.buf = append(f.buf, data...)
+	f.buf = append(f.buf, "\n\n"...)
+	f.events++
+}
+
+// heartbeat appends a comment.
+func (f *frames) heartbeat() { f.buf = append(f.buf, ":\n\n"...) }
+
+// notice is an event of the stream's own, which is in no log.
+type notice struct {
+	Type    string `json:"type"`
+	V       int    `json:"v"`
+	Time    string `json:"time"`
+	Tenant  string `json:"tenant,omitzero"`
+	Job     string `json:"job,omitzero"`
+	Attempt int    `json:"attempt,omitzero"`
+	Data    any    `json:"data"`
+}
+
+// The notices' types.
+const (
+	streamGap      = "stream.gap"
+	streamSnapshot = "stream.snapshot"
+)
+
+// gapData says that events are missing in front of the next one, why, and from
+// where the stream goes on.
+type gapData struct {
+	Reason string `json:"reason"`
+	Cursor string `json:"cursor"`
+}
+
+// snapshotData is what a job has said up to and with the event of a seq, which
+// is -1 before the first.
+type snapshotData struct {
+	Text       string `json:"text"`
+	ThroughSeq int64  `json:"through_seq"`
+}
+
+func (f *frames) notice(id string, n notice, now time.Time) {
+	n.V, n.Time = event.Version, now.UTC().Format(event.TimeLayout)
+	b, err := json.Marshal(n, jsontext.AllowInvalidUTF8(true))
+	if err != nil {
+		panic("gateway: a notice has no JSON: " + err.Error())
+	}
+	f.event(id, b)
+}

@@ -1,0 +1,102 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+
+	"github.com/penstock-io/penstock/internal/job"
+)
+
+// jobFeed is a job's events as an SSE client gets them.
+type jobFeed struct {
+	jobStream
+	out  *frames
+	snap *snapshot // until it was sent
+}
+
+// snapshot gathers what a job has said so far.
+type snapshot struct {
+	until int64 // events from this offset on are sent as they are
+	text  job.Transcript
+	at    string // the cursor behind the last event in it
+	free  func()
+}
+
+// poll implements feed.
+func (f *jobFeed) poll(ctx context.Context) (<-chan struct{}, error) {
+	wait, err := f.jobStream.poll(ctx)
+	if f.snap != nil && f.reader.next >= f.snap.until && (err == nil || errors.Is(err, io.EOF)) {
+		f.sendSnapshot()
+	}
+	return wait, err
+}
+
+// take implements taker.
+func (f *jobFeed) take(e *entry) bool {
+	if f.snap != nil {
+		// The end is always sent as it is: a client has to learn of it.
+		if e.offset < f.snap.until && !e.view.Type.Terminal() {
+			if err := f.snap.text.Apply(&e.view); err != nil {
+				f.g.cfg.Logger.Warn("event not in the snapshot", slog.String("job", f.id), slog.Any("err", err))
+			}
+			f.snap.at = f.reader.cursor(e, &f.filter)
+			return true
+		}
+		f.sendSnapshot()
+	}
+	f.out.event(f.reader.cursor(e, &f.filter), e.raw)
+	return !f.out.full()
+}
+
+func (f *jobFeed) sendSnapshot() {
+	s := f.snap
+	f.out.notice(s.at, notice{
+		Type: streamSnapshot, Tenant: f.tenant, Job: f.id, Attempt: s.text.Attempt,
+		Data: snapshotData{Text: s.text.Text(), ThroughSeq: s.text.NextSeq - 1},
+	}, f.g.cfg.Now())
+	f.endSnapshot()
+}
+
+func (f *jobFeed) endSnapshot() {
+	if f.snap != nil {
+		f.snap.free()
+		f.snap = nil
+	}
+}
+
+// gap implements taker.
+func (f *jobFeed) gap(reason, cursor string) {
+	f.out.notice(cursor, notice{Type: streamGap, Tenant: f.tenant, Job: f.id, Data: gapData{reason, cursor}}, f.g.cfg.Now())
+}
+
+// beginSnapshot makes the stream begin with what was said so far. A cursor is
+// then no more than a hint where the job may begin.
+func (f *jobFeed) beginSnapshot(ctx context.Context) error {
+	free, err := f.g.fold(ctx)
+	if err != nil {
+		return err
+	}
+	f.out.buf, f.out.events = f.out.buf[:0], 0
+	if f.later {
+		f.later, f.anySeq = false, false
+		f.restart(f.start)
+	}
+	until, _ := f.part.end()
+	f.snap = &snapshot{until: until, at: f.reader.here(&f.filter), free: free}
+	return nil
+}
+
+// folds bounds the transcripts that are in memory at once.
+const folds = 64
+
+// fold waits for room for one more transcript.
+func (g *Gateway) fold(ctx context.Context) (free func(), err error) {
+	select {
+	case g.folding <- struct{}{}:
+		return func() { <-g.folding }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err() //nolint:wrapcheck // the caller's own
+	}
+}

@@ -1,0 +1,282 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/penstock-io/penstock/internal/cursor"
+	"github.com/penstock-io/penstock/internal/fault"
+	"github.com/penstock-io/penstock/internal/fence"
+	"github.com/penstock-io/penstock/internal/job"
+	"github.com/penstock-io/penstock/internal/kafka"
+)
+
+// lookBackBy is how far before its supposed beginning a job is looked for first.
+const lookBackBy = 10 * time.Minute
+
+// taker is who a job's events are for.
+type taker interface {
+	// take takes an event that counts. It tells whether there is room for more.
+	take(e *entry) bool
+	// gap says that events are missing, why, and where the stream goes on.
+	gap(reason, cursor string)
+}
+
+// jobStream finds one job's events in its partition: those that the fence lets
+// through, each seq once, in order.
+type jobStream struct {
+	g          *Gateway
+	tenant, id string
+	to         taker
+
+	place  place
+	part   *partition
+	reader *reader
+	start  int64 // where it began
+	sure   bool  // nothing of the job lies before start
+	later  bool  // it began at a cursor, so the job may lie before it
+
+	filter   fence.Filter
+	progress job.Progress
+	anySeq   bool // the next event may have any seq
+	seen     bool // some event was taken
+	back     bool // the job begins before start
+	backs    int  // how often it was looked for further back
+	over     bool // nothing will come any more
+	visitor  func(*entry) bool
+}
+
+// openJob begins the stream of a job's events: at its beginning, or behind a
+// cursor. The stream needs a close.
+func (g *Gateway) openJob(ctx context.Context, s *jobStream, named *int32, at string) error {
+	s.g = g
+	s.visitor = s.visit
+	var err error
+	if s.place, err = g.locate(ctx, s.tenant, s.id, named); err != nil {
+		return err
+	}
+	if s.part, err = g.hub.acquire(ctx, s.place.partition); err != nil {
+		return unavailable(ctx, err)
+	}
+	if at != "" {
+		err = s.resume(ctx, at)
+	} else if s.start, s.sure, err = g.begin(ctx, s.part, s.place); err == nil {
+		s.reader = newReader(g.hub, s.part, s.start, -1)
+	}
+	if err != nil {
+		s.close()
+	}
+	return err
+}
+
+func (s *jobStream) close() {
+	if s.part != nil {
+		s.g.hub.release(s.part)
+		s.part = nil
+	}
+}
+
+// resume begins behind a cursor. What stands in front of it tells how far the
+// job had come, if it is one of the job's own events.
+func (s *jobStream) resume(ctx context.Context, at string) error {
+	c, err := s.g.checkCursor(ctx, s.part, at)
+	if err != nil {
+		return err
+	}
+	s.start, s.later, s.anySeq = c.Next, true, true
+	s.filter.Epochs = c.Epochs
+	s.reader = newReader(s.g.hub, s.part, c.Next, c.LeaderEpoch)
+	e, err := s.reader.before(ctx)
+	if g, ok := errors.AsType[*gapError](err); ok {
+		s.tell(g.reason)
+		return nil
+	}
+	if err != nil {
+		return unavailable(ctx, err)
+	}
+	if e != nil && s.mine(e) && e.view.Type.Output() && e.view.Epoch >= c.Epochs[e.view.Lane] {
+		s.progress.NextSeq = e.view.Seq // all before it were had
+		s.progress.Apply(&e.view)
+		s.anySeq = false
+	}
+	return nil
+}
+
+// tell tells of a gap in front of the stream's position.
+func (s *jobStream) tell(reason string) { s.to.gap(reason, s.reader.here(&s.filter)) }
+
+// mine tells whether a record is the job's.
+func (s *jobStream) mine(e *entry) bool {
+	return string(e.view.Job) == s.id && string(e.view.Tenant) == s.tenant
+}
+
+// checkCursor reads a cursor of a partition, which must be one that this topic
+// may have given.
+func (g *Gateway) checkCursor(ctx context.Context, p *partition, text string) (cursor.Cursor, error) {
+	c, err := cursor.Parse(text)
+	if err != nil {
+		return c, g.badCursor(ctx, p, err.Error())
+	}
+	topic, _ := g.hub.born()
+	switch end, _ := p.end(); {
+	case c.Topic != topic:
+		return c, g.badCursor(ctx, p, "the cursor is of another topic, or of one that was deleted since")
+	case c.Partition != p.id:
+		return c, g.badCursor(ctx, p, fmt.Sprintf("the cursor is of partition %d, and what was asked for lies in partition %d", c.Partition, p.id))
+	case c.Next <= end:
+		return c, nil
+	}
+	end, err := g.offset(ctx, g.hub.of(p.id), kafka.End())
+	if err != nil {
+		return c, err
+	}
+	if c.Next > end {
+		return c, g.badCursor(ctx, p, fmt.Sprintf("the cursor stands at offset %d, and the log ends at %d", c.Next, end))
+	}
+	return c, nil
+}
+
+// badCursor is the answer to a cursor that is of no use, with the earliest that is.
+func (g *Gateway) badCursor(ctx context.Context, p *partition, why string) error {
+	first, err := g.offset(ctx, g.hub.of(p.id), kafka.Start())
+	if err != nil {
+		return err
+	}
+	f := fault.New(fault.InvalidCursor, "%s: the earliest good one is %s", why, g.cursor(p.id, first, -1, fence.Epochs{}))
+	f.Param = "cursor"
+	return f
+}
+
+// visit takes the partition's next record.
+func (s *jobStream) visit(e *entry) bool {
+	v := &e.view
+	if !s.filter.Admit(v) || !v.Type.Output() || !s.mine(e) {
+		return true
+	}
+	if v.Seq > s.progress.NextSeq && !s.anySeq && s.progress.End == "" {
+		if !s.seen && s.progress.NextSeq == 0 {
+			s.back = true
+			return false
+		}
+		s.g.cfg.Logger.Warn("a seq is missing", slog.String("job", s.id),
+			slog.Int64("seq", s.progress.NextSeq), slog.Int64("got", v.Seq), slog.Int64("offset", e.offset))
+		s.to.gap(gapMissing, s.reader.place(e.offset, -1, &s.filter))
+	}
+	if !s.progress.Apply(v) {
+		return true
+	}
+	s.anySeq, s.seen = false, true
+	return s.to.take(e) && s.progress.End == ""
+}
+
+// poll hands over what is there. Where wait is nil, there may be more at once;
+// else it is closed when there may be. After the job's end the error is io.EOF;
+// any other may pass.
+func (s *jobStream) poll(ctx context.Context) (wait <-chan struct{}, err error) {
+	if s.progress.End != "" || s.over {
+		return nil, io.EOF
+	}
+	wait, err = s.reader.poll(ctx, s.visitor)
+	if s.back {
+		s.back = false
+		return nil, s.lookBack(ctx)
+	}
+	if g, ok := errors.AsType[*gapError](err); ok {
+		s.anySeq = true
+		s.over = g.reason == gapRecreated
+		s.tell(g.reason)
+		return nil, nil
+	}
+	return wait, err
+}
+
+// lookBack comes after a first seq above 0: once it looks some minutes before,
+// then from the log's start. If that is of no help either, retention took the
+// beginning.
+func (s *jobStream) lookBack(ctx context.Context) error {
+	tp := s.g.hub.of(s.part.id)
+	at := kafka.Start()
+	if s.backs++; s.backs == 1 && !s.place.since.IsZero() {
+		at = kafka.AtTime(s.place.since.Add(-lookBackBy))
+	}
+	offset, err := s.g.offset(ctx, tp, at)
+	switch {
+	case err != nil:
+		s.backs--
+		s.restart(s.start)
+		return err
+	case offset < s.start:
+		s.restart(offset)
+	case s.backs == 1:
+		s.restart(s.start) // and comes back for the log's start
+	default:
+		s.restart(offset)
+		s.anySeq = true
+		s.tell(gapRetention)
+	}
+	return nil
+}
+
+// restart begins again at an offset, with no event taken so far.
+func (s *jobStream) restart(offset int64) {
+	s.start = offset
+	s.reader.seek(offset)
+	s.filter, s.progress = fence.Filter{}, job.Progress{}
+}
+
+// settle polls until an event was taken or it is known that there is such a
+// job. The error is io.EOF where nothing will come any more.
+func (s *jobStream) settle(ctx context.Context) error {
+	grace := time.NewTimer(s.g.cfg.Grace)
+	defer grace.Stop()
+	answer := make(chan verdict, 1)
+	until := int64(-1) // the job ended below it
+	known := false
+	for {
+		wait, err := s.poll(ctx)
+		switch {
+		case err != nil && !errors.Is(err, io.EOF):
+			return unavailable(ctx, err)
+		case err != nil || s.seen:
+			return err
+		case wait == nil:
+			continue
+		case until >= 0 && s.reader.next >= until:
+			if !s.later {
+				s.tell(gapRetention) // it has ended, and its events are gone
+			}
+			s.over = true
+			return io.EOF
+		case known:
+			return nil
+		}
+		select {
+		case <-wait:
+		case <-grace.C:
+			q := s.question()
+			s.g.start(ctx, func(ctx context.Context) { answer <- s.g.inspect(ctx, q) })
+		case v := <-answer:
+			switch {
+			case v.err != nil:
+				return v.err
+			case v.ended:
+				if until, err = s.g.offset(ctx, s.g.hub.of(s.part.id), kafka.End()); err != nil {
+					return err
+				}
+			case v.from >= 0:
+				s.restart(v.from)
+				known = true
+			default:
+				return nil
+			}
+		case <-s.g.draining:
+			return errDraining()
+		case <-ctx.Done():
+			return ctx.Err() //nolint:wrapcheck // the caller's own
+		}
+	}
+}

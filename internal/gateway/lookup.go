@@ -1,0 +1,161 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/penstock-io/penstock/internal/event"
+	"github.com/penstock-io/penstock/internal/job"
+)
+
+// Lookup tells of jobs from the log alone, for those that were not projected yet.
+type Lookup struct{ g *Gateway }
+
+// Lookup makes a Lookup, which works while Run runs.
+func (g *Gateway) Lookup() *Lookup { return &Lookup{g} }
+
+// Job folds a job's request and its output as they are in the log now. A
+// fault.NotFound says that the log has nothing of it. partition is that of a
+// job whose id was not minted here, where the caller knows it.
+func (l *Lookup) Job(ctx context.Context, tenant, id string, partition *int32) (*job.Resource, error) {
+	free, err := l.g.fold(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer free()
+	t := &transcript{log: l.g.cfg.Logger}
+	s := &jobStream{tenant: tenant, id: id, to: t}
+	if err := l.g.openJob(ctx, s, partition, ""); err != nil {
+		return nil, err
+	}
+	defer s.close()
+	var res *job.Resource
+	both, bctx := errgroup.WithContext(ctx)
+	both.Go(func() (err error) {
+		res, _, err = l.g.request(bctx, tenant, id, s.place)
+		return err
+	})
+	both.Go(func() error { return s.readAll(bctx) })
+	if err := both.Wait(); err != nil {
+		return nil, unavailable(ctx, err)
+	}
+	switch {
+	case res == nil && !s.seen:
+		return nil, noJob(id)
+	case res == nil: // the request was kept for less time than the output
+		res = t.head(id)
+	}
+	res.Tell(&t.text)
+	return res, nil
+}
+
+// readAll polls until the stream is at the end of what is known of the log.
+func (s *jobStream) readAll(ctx context.Context) error {
+	for {
+		wait, err := s.poll(ctx)
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		case wait == nil:
+			continue
+		case s.seen || s.sure:
+			return nil
+		}
+		s.sure = true // nothing there: ask Kafka where it would have to be
+		from, err := s.g.beginByTime(ctx, s.part, s.place.since)
+		if err != nil {
+			return err
+		}
+		if from < s.start {
+			s.restart(from)
+		}
+	}
+}
+
+// Await returns a job when it has ended, or as it stands when ctx ends; that is
+// no error. A fault.NotFound says at once that nobody knows the job.
+func (l *Lookup) Await(ctx context.Context, tenant, id string, partition *int32) (*job.Resource, error) {
+	if err := l.ended(ctx, tenant, id, partition); err != nil && ctx.Err() == nil {
+		return nil, err
+	}
+	now, cancel := l.g.patience(context.WithoutCancel(ctx))
+	defer cancel()
+	return l.Job(now, tenant, id, partition)
+}
+
+// ended waits for a job's end, or for the server's.
+func (l *Lookup) ended(ctx context.Context, tenant, id string, partition *int32) error {
+	s := &jobStream{tenant: tenant, id: id, to: nobody{}}
+	if err := l.g.openJob(ctx, s, partition, ""); err != nil {
+		return err
+	}
+	defer s.close()
+	err := s.settle(ctx)
+	for err == nil {
+		var wait <-chan struct{}
+		if wait, err = s.poll(ctx); err != nil || wait == nil {
+			continue
+		}
+		select {
+		case <-wait:
+		case <-l.g.draining:
+			return nil
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return unavailable(ctx, err)
+}
+
+// nobody takes events and drops them.
+type nobody struct{}
+
+// take implements taker.
+func (nobody) take(*entry) bool { return true }
+
+// gap implements taker.
+func (nobody) gap(string, string) {}
+
+// transcript folds events.
+type transcript struct {
+	text  job.Transcript
+	first event.Head
+	log   *slog.Logger
+}
+
+// take implements taker.
+func (t *transcript) take(e *entry) bool {
+	if t.text.NextSeq == 0 && t.first.Job == "" {
+		t.first = e.view.Head()
+	}
+	if err := t.text.Apply(&e.view); err != nil {
+		t.log.Warn("event not read", slog.String("job", t.first.Job), slog.Any("err", err))
+	}
+	return true
+}
+
+// gap implements taker.
+func (*transcript) gap(string, string) {}
+
+// head makes a resource of what an output tells, without the request.
+func (t *transcript) head(id string) *job.Resource {
+	created := t.first.Time
+	if m, ok := job.ParseID(id); ok {
+		created = m.Time
+	}
+	return &job.Resource{
+		Object: "job", ID: id, Lane: t.first.Lane, Tenant: t.first.Tenant, Conversation: t.first.Conversation,
+		Batch: t.first.Batch, Model: t.text.Started.Model, CreatedAt: job.Time{Time: created.Truncate(time.Millisecond)},
+		Links: job.LinksOf(id),
+	}
+}

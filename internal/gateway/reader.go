@@ -1,0 +1,198 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/penstock-io/penstock/internal/cursor"
+	"github.com/penstock-io/penstock/internal/fence"
+	"github.com/penstock-io/penstock/internal/kafka"
+)
+
+// reader is a position in a partition. It has one user at a time, and costs
+// nothing while it waits.
+type reader struct {
+	hub  *hub
+	part *partition
+
+	next        int64 // offset of the record to be read next
+	leaderEpoch int32 // of the record before next; -1: not known
+	opens       int   // of the partition, when the position was last known to be good
+	topic       cursor.TopicID
+	reborn      int // of the hub: which topic it was
+}
+
+// newReader makes a reader of a partition that the caller has acquired.
+func newReader(h *hub, p *partition, next int64, leaderEpoch int32) *reader {
+	topic, reborn := h.born()
+	return &reader{
+		hub: h, part: p, next: next, leaderEpoch: leaderEpoch, opens: p.at(next).opens, topic: topic, reborn: reborn,
+	}
+}
+
+// cursor is the place behind a record that was just visited.
+func (r *reader) cursor(e *entry, f *fence.Filter) string {
+	return r.place(e.offset+1, e.leaderEpoch, f)
+}
+
+// here is the reader's own place.
+func (r *reader) here(f *fence.Filter) string { return r.place(r.next, r.leaderEpoch, f) }
+
+func (r *reader) place(next int64, leaderEpoch int32, f *fence.Filter) string {
+	return cursor.Cursor{
+		Topic: r.topic, Partition: r.part.id, LeaderEpoch: leaderEpoch, Next: next, Epochs: f.Epochs,
+	}.String()
+}
+
+// Reasons why records may be missing from a stream.
+const (
+	gapRetention = "retention" // they were older than what the topic keeps
+	gapTruncated = "truncated" // the log lost them
+	gapRecreated = "recreated" // the topic is another one
+	gapMissing   = "missing"   // a seq was left out
+)
+
+// gapError says that the log has not got what stood at a reader's position. The
+// reader is at the place where it can go on.
+type gapError struct{ reason string }
+
+// Error implements error.
+func (e *gapError) Error() string { return "records are missing: " + e.reason }
+
+// seek moves the reader.
+func (r *reader) seek(next int64) { r.next, r.leaderEpoch = next, -1 }
+
+// poll hands the records at the reader's position to visit, one by one, until
+// visit wants no more or there are none. It reads from Kafka once at most, and
+// only what is before the window. Where wait is nil there may be more at once;
+// else it is closed when there may be.
+func (r *reader) poll(ctx context.Context, visit func(*entry) bool) (wait <-chan struct{}, err error) {
+	for {
+		v := r.part.at(r.next)
+		switch {
+		case !v.followed || v.opens != r.opens:
+			if err := r.reopen(ctx); err != nil {
+				return nil, err
+			}
+		case v.segment != nil:
+			if !r.read(v.segment.entries, v.segment.next, visit) {
+				return nil, nil
+			}
+		case v.older:
+			return nil, r.catchUp(ctx, visit)
+		default:
+			return v.wait, nil
+		}
+	}
+}
+
+// read visits entries and moves behind them, in the end to next. It tells
+// whether visit took all.
+func (r *reader) read(entries []entry, next int64, visit func(*entry) bool) bool {
+	for i := find(entries, r.next); i < len(entries); i++ {
+		e := &entries[i]
+		r.next, r.leaderEpoch = e.offset+1, e.leaderEpoch
+		if !visit(e) {
+			return false
+		}
+	}
+	r.next = max(r.next, next)
+	return true
+}
+
+// reopen comes after the partition stopped being followed, or began anew.
+func (r *reader) reopen(ctx context.Context) error {
+	if err := r.hub.follow(ctx, r.part); err != nil {
+		return err
+	}
+	if topic, reborn := r.hub.born(); reborn != r.reborn {
+		r.topic, r.reborn = topic, reborn
+		r.seek(0)
+		return &gapError{gapRecreated}
+	}
+	v := r.part.at(r.next)
+	e, err := r.before(ctx)
+	if err != nil {
+		if _, gap := errors.AsType[*gapError](err); gap {
+			r.opens = v.opens
+		}
+		return err
+	}
+	r.opens = v.opens
+	if e == nil && r.next > v.first { // what was read before it is gone
+		r.seek(v.first)
+		return &gapError{gapTruncated}
+	}
+	return nil
+}
+
+// before returns the record in front of the reader's position, nil if the log
+// has it no more, and a gapError if it is another one than was there.
+func (r *reader) before(ctx context.Context) (*entry, error) {
+	at := r.next - 1
+	if at < 0 {
+		return nil, nil
+	}
+	var found *entry
+	if v := r.part.at(at); v.segment != nil {
+		if i := find(v.segment.entries, at); i < len(v.segment.entries) {
+			found = &v.segment.entries[i]
+		}
+	} else {
+		err := r.hub.read(ctx, r.hub.of(r.part.id), at, func(got kafka.Fetched) {
+			if entries, _ := scan(got.Records, at); len(entries) > 0 {
+				e := entries[0]
+				found = &e
+			}
+		})
+		if errors.Is(err, kafka.ErrOutOfRange) {
+			return nil, nil // the next poll sees whether next itself is there
+		}
+		if err != nil {
+			return nil, r.judge(err)
+		}
+	}
+	if found == nil || found.offset != at {
+		return nil, nil
+	}
+	if r.leaderEpoch >= 0 && found.leaderEpoch != r.leaderEpoch {
+		r.leaderEpoch = found.leaderEpoch
+		return nil, &gapError{gapTruncated}
+	}
+	r.leaderEpoch = found.leaderEpoch
+	return found, nil
+}
+
+// catchUp reads one piece from Kafka.
+func (r *reader) catchUp(ctx context.Context, visit func(*entry) bool) error {
+	tp, from := r.hub.of(r.part.id), r.next
+	var end int64
+	err := r.hub.read(ctx, tp, from, func(got kafka.Fetched) {
+		if end = got.HighWatermark; got.Next > from {
+			entries, _ := scan(got.Records, from)
+			r.read(entries, got.Next, visit)
+		}
+	})
+	if err != nil {
+		return r.judge(err)
+	}
+	if r.next == from {
+		return fmt.Errorf("%w: %s has nothing at %d and ends at %d", kafka.ErrUnavailable, tp, from, end)
+	}
+	return nil
+}
+
+// judge moves the reader to where it can go on, where the log has lost what it
+// was about to read.
+func (r *reader) judge(err error) error {
+	if out, ok := errors.AsType[*kafka.OutOfRangeError](err); ok && out.Earliest > r.next {
+		r.seek(out.Earliest)
+		return &gapError{gapRetention}
+	}
+	if errors.Is(err, kafka.ErrTruncated) {
+		r.seek(min(r.next, r.part.at(r.next).first))
+		return &gapError{gapTruncated}
+	}
+	return err
+}

@@ -1,0 +1,160 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/penstock-io/penstock/internal/job"
+)
+
+// feed is what an SSE connection sends: poll fills the frames. Its answers are
+// jobStream.poll's.
+type feed interface {
+	poll(ctx context.Context) (wait <-chan struct{}, err error)
+}
+
+// How a stream ended, beside the statuses of jobs.
+const (
+	endedGone    = "gone"    // the client left
+	endedSlow    = "slow"    // the client did not take what was written
+	endedDrained = "drained" // the server is stopping
+	endedError   = "error"   // the log told of a recreated topic
+)
+
+// retryPause is how long a stream waits after the log could not be read.
+const retryPause = 500 * time.Millisecond
+
+// sse is one connection.
+type sse struct {
+	g       *Gateway
+	w       http.ResponseWriter
+	control *http.ResponseController
+	out     frames
+	began   time.Time
+	first   bool // the first event was written
+}
+
+func (g *Gateway) newSSE(w http.ResponseWriter) *sse {
+	return &sse{g: g, w: w, control: http.NewResponseController(w), began: g.cfg.Now()}
+}
+
+// begin sends the headers, and whatever is in the frames already.
+func (c *sse) begin() error {
+	h := c.w.Header()
+	h.Set("Content-Type", "text/event-stream")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Accel-Buffering", "no") // nginx would hold events back
+	c.w.WriteHeader(http.StatusOK)
+	c.out.buf = append([]byte("retry: 1000\n\n"), c.out.buf...)
+	return c.flush()
+}
+
+// flush writes the frames. A client that does not take them in time is let go.
+func (c *sse) flush() error {
+	if err := c.control.SetWriteDeadline(time.Now().Add(c.g.cfg.WriteTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return err //nolint:wrapcheck // only looked at
+	}
+	if _, err := c.w.Write(c.out.buf); err != nil {
+		return err //nolint:wrapcheck // only looked at
+	}
+	if err := c.control.Flush(); err != nil {
+		return err //nolint:wrapcheck // only looked at
+	}
+	if c.out.events > 0 {
+		c.g.metrics.chunks.Add(float64(c.out.events))
+		if !c.first {
+			c.first = true
+			c.g.metrics.firstByte.Observe(float64(c.g.cfg.Now().Sub(c.began).Microseconds()) / 1000)
+		}
+	}
+	c.out.events = 0
+	if cap(c.out.buf) > 2*flushBytes {
+		c.out.buf = nil // one large event must not be kept for the stream's life
+	} else {
+		c.out.buf = c.out.buf[:0]
+	}
+	return nil
+}
+
+// ended names how a write failed.
+func ended(err error) string {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return endedSlow
+	}
+	return endedGone
+}
+
+// serve sends a feed until it ends, and says how it ended.
+func (c *sse) serve(ctx context.Context, f feed) string {
+	c.g.metrics.active.Inc()
+	defer c.g.metrics.active.Dec()
+	if err := c.begin(); err != nil {
+		return ended(err)
+	}
+	defer func() { _ = c.control.SetWriteDeadline(time.Time{}) }() // the connection may serve another request
+	idle := time.NewTimer(c.g.cfg.Heartbeat)
+	defer idle.Stop()
+	for {
+		wait, err := f.poll(ctx)
+		if len(c.out.buf) > 0 {
+			if err := c.flush(); err != nil {
+				return ended(err)
+			}
+			idle.Reset(c.g.cfg.Heartbeat)
+		}
+		if errors.Is(err, io.EOF) {
+			return ""
+		}
+		var retry <-chan time.Time
+		if err != nil && ctx.Err() == nil {
+			c.g.cfg.Logger.WarnContext(ctx, "stream waits for the log", slog.Any("err", err))
+			retry = time.After(retryPause)
+		}
+		if err == nil && wait == nil {
+			wait = ready
+		}
+		select {
+		case <-c.g.draining:
+			return endedDrained
+		case <-ctx.Done():
+			return endedGone
+		default:
+		}
+		select {
+		case <-wait:
+		case <-retry:
+		case <-idle.C:
+			c.out.heartbeat()
+			if err := c.flush(); err != nil {
+				return ended(err)
+			}
+			idle.Reset(c.g.cfg.Heartbeat)
+		case <-c.g.draining:
+			return endedDrained
+		case <-ctx.Done():
+			return endedGone
+		}
+	}
+}
+
+// ready is a channel from which can be read at once.
+//
+//nolint:gochecknoglobals // It is closed from the start and never changes.
+var ready = func() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
+// statusOf names a job's end in a metric.
+func statusOf(p *job.Progress) string {
+	if p.End == "" {
+		return endedError
+	}
+	return string(job.StatusOf(p.End))
+}
