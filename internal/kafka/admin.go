@@ -38,8 +38,8 @@ func (c *Cluster) Describe(ctx context.Context, names ...string) ([]topics.Descr
 		}
 		present = append(present, name)
 		found = append(found, topics.Described{
-			Name: name, ID: d.ID, Partitions: int32(len(d.Partitions)),
-			Replication: int16(d.Partitions.NumReplicas()), Configs: map[string]string{},
+			Name: name, ID: d.ID, Partitions: clamp32(len(d.Partitions)),
+			Replication: replication(d), Configs: map[string]string{},
 		})
 	}
 	if len(found) == 0 {
@@ -62,6 +62,10 @@ func (c *Cluster) Describe(ctx context.Context, names ...string) ([]topics.Descr
 		}
 	}
 	return found, nil
+}
+
+func replication(d kadm.TopicDetail) int16 {
+	return int16(d.Partitions.NumReplicas()) //nolint:gosec // A number of brokers.
 }
 
 // Apply makes changes good, in order. A Refuse among them keeps all of them
@@ -97,7 +101,7 @@ func (c *Cluster) create(ctx context.Context, t topics.Topic) error {
 	rt.Topic, rt.NumPartitions, rt.ReplicationFactor = t.Name, t.Partitions, t.Replication
 	for _, key := range slices.Sorted(maps.Keys(t.Configs)) {
 		cf := kmsg.NewCreateTopicsRequestTopicConfig()
-		cf.Name, cf.Value = key, kmsg.StringPtr(t.Configs[key])
+		cf.Name, cf.Value = key, new(t.Configs[key])
 		rt.Configs = append(rt.Configs, cf)
 	}
 	req.Topics = append(req.Topics, rt)
@@ -122,7 +126,7 @@ func (c *Cluster) create(ctx context.Context, t topics.Topic) error {
 func (c *Cluster) led(ctx context.Context, t topics.Topic) error {
 	for tries := 1; ; tries++ {
 		m, err := c.refresh(ctx, t.Name)
-		if err == nil && int32(len(m.leaders)) == t.Partitions &&
+		if err == nil && len(m.leaders) == int(t.Partitions) &&
 			!slices.ContainsFunc(m.leaders, func(l leader) bool { return l.broker < 0 }) {
 			return nil
 		}
@@ -164,9 +168,32 @@ func (c *Cluster) DeleteTopics(ctx context.Context, names ...string) error {
 	return nil
 }
 
+// coordinatorTries is how often a group's coordinator is asked for again that
+// is just moving, or being made on a new cluster: with backoff, some 5 s.
+const coordinatorTries = 10
+
+// patiently asks again while a group has no coordinator.
+func patiently(ctx context.Context, ask func() error) error {
+	for tries := 1; ; tries++ {
+		err := ask()
+		passing := errors.Is(err, kerr.CoordinatorNotAvailable) || errors.Is(err, kerr.CoordinatorLoadInProgress) ||
+			errors.Is(err, kerr.NotCoordinator)
+		if !passing || tries >= coordinatorTries || !wait(ctx, backoff(tries)) {
+			return err
+		}
+	}
+}
+
 // Committed tells how far a group has come: nothing for one that is not there.
 func (c *Cluster) Committed(ctx context.Context, group string) (map[TopicPartition]Commit, error) {
-	resps, err := c.admin.FetchOffsets(ctx, group)
+	var resps kadm.OffsetResponses
+	err := patiently(ctx, func() (err error) {
+		resps, err = c.admin.FetchOffsets(ctx, group)
+		return err
+	})
+	if errors.Is(err, kerr.GroupIDNotFound) {
+		return map[TopicPartition]Commit{}, nil
+	}
 	if err != nil {
 		return nil, unavailable("ask for the commits of group "+group, err)
 	}
@@ -192,13 +219,16 @@ func (c *Cluster) Evict(ctx context.Context, group, member string) error {
 	req := kmsg.NewPtrLeaveGroupRequest()
 	req.Group, req.MemberID = group, member
 	m := kmsg.NewLeaveGroupRequestMember()
-	m.MemberID, m.Reason = member, kmsg.StringPtr("a peer found it silent")
+	m.MemberID, m.Reason = member, new("a peer found it silent")
 	req.Members = append(req.Members, m)
-	resp, err := req.RequestWith(ctx, c.client)
+	var resp *kmsg.LeaveGroupResponse
+	err := patiently(ctx, func() (err error) {
+		if resp, err = req.RequestWith(ctx, c.client); err != nil {
+			return err
+		}
+		return kerr.ErrorForCode(resp.ErrorCode)
+	})
 	if err != nil {
-		return unavailable(doing, err)
-	}
-	if err := kerr.ErrorForCode(resp.ErrorCode); err != nil {
 		return unavailable(doing, err)
 	}
 	for _, m := range resp.Members {

@@ -52,6 +52,7 @@ func appendOne(b *testing.B, p *kafka.Producer, recs ...event.Record) {
 
 func BenchmarkAppend(b *testing.B) {
 	onEach(b, func(b *testing.B, c *kafka.Cluster, topic string) {
+		b.Helper()
 		p := produce(b, c)
 		defer p.Close()
 		rec := record(topic, 0, "two hundred bytes, near enough")
@@ -64,6 +65,7 @@ func BenchmarkAppend(b *testing.B) {
 
 func BenchmarkFetchOfAWarmRecord(b *testing.B) {
 	onEach(b, func(b *testing.B, c *kafka.Cluster, topic string) {
+		b.Helper()
 		p := produce(b, c)
 		defer p.Close()
 		appendOne(b, p, record(topic, 0, "x"))
@@ -80,6 +82,7 @@ func BenchmarkFetchOfAWarmRecord(b *testing.B) {
 // that follows all partitions.
 func BenchmarkAppendToTail(b *testing.B) {
 	onEach(b, func(b *testing.B, c *kafka.Cluster, topic string) {
+		b.Helper()
 		p := produce(b, c)
 		defer p.Close()
 		tail, err := c.NewTail(kafka.TailConfig{Topic: topic})
@@ -121,6 +124,7 @@ func BenchmarkFollowWhileParked(b *testing.B) {
 	for _, lanes := range []int{1, 2} {
 		b.Run(strconv.Itoa(lanes), func(b *testing.B) {
 			onEach(b, func(b *testing.B, c *kafka.Cluster, topic string) {
+				b.Helper()
 				p := produce(b, c)
 				defer p.Close()
 				tail, err := c.NewTail(kafka.TailConfig{Topic: topic, FetchMaxWait: 5 * time.Second})
@@ -157,6 +161,7 @@ func BenchmarkFollowWhileParked(b *testing.B) {
 
 func BenchmarkScan(b *testing.B) {
 	onEach(b, func(b *testing.B, c *kafka.Cluster, topic string) {
+		b.Helper()
 		p := produce(b, c)
 		defer p.Close()
 		const n = 100_000
@@ -189,6 +194,7 @@ func BenchmarkScan(b *testing.B) {
 
 func BenchmarkTail(b *testing.B) {
 	onEach(b, func(b *testing.B, c *kafka.Cluster, topic string) {
+		b.Helper()
 		p := produce(b, c)
 		defer p.Close()
 		const n = 120_000

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -41,9 +42,9 @@ type fetchLimits struct {
 }
 
 // fetch sends one Fetch request for partitions that a broker leads.
-func (c *Cluster) fetch(ctx context.Context, cl *kgo.Client, broker int32, parts []wanted, limits fetchLimits) (*kmsg.FetchResponse, error) {
+func fetch(ctx context.Context, cl *kgo.Client, broker int32, parts []wanted, limits fetchLimits) (*kmsg.FetchResponse, error) {
 	req := kmsg.NewPtrFetchRequest()
-	req.MaxWaitMillis = int32(limits.wait.Milliseconds())
+	req.MaxWaitMillis = clamp32(int(limits.wait.Milliseconds()))
 	req.MinBytes = 1
 	req.MaxBytes = limits.bytes
 	req.SessionEpoch = -1 // no fetch session: every request is whole
@@ -83,6 +84,17 @@ func (c *Cluster) fetch(ctx context.Context, cl *kgo.Client, broker int32, parts
 		}
 	}
 	return fr, nil
+}
+
+// clamp32 is a number that the protocol has 32 bits for.
+func clamp32(n int) int32 {
+	if n < 0 {
+		return 0
+	}
+	if n > math.MaxInt32 {
+		return math.MaxInt32
+	}
+	return int32(n)
 }
 
 // decoded is a partition's part of a fetch.
@@ -180,7 +192,7 @@ func (c *Cluster) fetchOne(ctx context.Context, cl *kgo.Client, tp TopicPartitio
 	if l.broker < 0 {
 		return decoded{}, kerr.LeaderNotAvailable
 	}
-	resp, err := c.fetch(ctx, cl, l.broker, []wanted{{tp, m.id, from, l.epoch}}, limits)
+	resp, err := fetch(ctx, cl, l.broker, []wanted{{tp, m.id, from, l.epoch}}, limits)
 	if err != nil {
 		return decoded{}, err
 	}
@@ -193,8 +205,7 @@ func (c *Cluster) fetchOne(ctx context.Context, cl *kgo.Client, tp TopicPartitio
 
 // passing tells whether trying again may help.
 func passing(err error) bool {
-	var ke *kerr.Error
-	if errors.As(err, &ke) {
+	if ke, ok := errors.AsType[*kerr.Error](err); ok {
 		return ke.Retriable || ke == kerr.FencedLeaderEpoch
 	}
 	return !errors.Is(err, ErrRecreated)
@@ -202,8 +213,7 @@ func passing(err error) bool {
 
 // kindOf names a fetch error in a metric.
 func kindOf(err error) string {
-	var ke *kerr.Error
-	if errors.As(err, &ke) {
+	if ke, ok := errors.AsType[*kerr.Error](err); ok {
 		return ke.Message
 	}
 	return "no_answer"

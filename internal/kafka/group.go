@@ -138,7 +138,7 @@ func (c *Cluster) NewGroup(cfg GroupConfig) (*Group, error) {
 		return nil, errors.New("a group has a name and at least one topic")
 	}
 	cfg = cfg.withDefaults()
-	r, err := c.newReader(cfg.FetchMaxWait, int32(min(cfg.FetchMaxBytes, 1<<30)))
+	r, err := c.newReader(cfg.FetchMaxWait, cfg.FetchMaxBytes)
 	if err != nil {
 		return nil, err
 	}
@@ -226,7 +226,7 @@ func (g *Group) apply(ctx context.Context, ch change) (Poll, error) {
 			a.Next, epoch = at, -1
 		}
 		p.Assigned = append(p.Assigned, a)
-		g.reader.follow(tp, a.Next, epoch)
+		g.reader.follow(tp, a.Next, epoch) //nolint:contextcheck // It outlives this Poll.
 	}
 	slices.SortFunc(p.Assigned, func(a, b Assignment) int { return compare(a.TopicPartition, b.TopicPartition) })
 	return p, nil

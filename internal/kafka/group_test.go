@@ -2,7 +2,7 @@ package kafka_test
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,8 +14,8 @@ import (
 	"github.com/penstock-io/penstock/internal/kafka"
 )
 
-// collect polls a group until it has told of n partitions and n records each of
-// per.
+// seen is what a member was told: the partitions that it has, and the records
+// of each.
 type seen struct {
 	assigned map[kafka.TopicPartition]kafka.Assignment
 	records  map[kafka.TopicPartition][]string
@@ -66,6 +66,7 @@ func (s *seen) total() int {
 }
 
 func TestAGroupReadsCommitsAndHandsOver(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(g *ground) {
 		topic := g.topic("work", 4)
 		for p := range int32(4) {
@@ -121,6 +122,7 @@ func TestAGroupReadsCommitsAndHandsOver(t *testing.T) {
 }
 
 func TestAHandOverWaitsForDone(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(g *ground) {
 		topic := g.topic("work", 2)
 		g.fill(topic, 0, 1)
@@ -173,6 +175,7 @@ func TestAHandOverWaitsForDone(t *testing.T) {
 }
 
 func TestARebalanceDoesNotWaitForEver(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(g *ground) {
 		topic := g.topic("work", 2)
 		cfg := kafka.GroupConfig{Group: g.prefix + "group", Topics: []string{topic}, RebalanceTimeout: time.Second}
@@ -186,6 +189,7 @@ func TestARebalanceDoesNotWaitForEver(t *testing.T) {
 }
 
 func TestEvictionReassignsAtOnceAndIsTold(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(g *ground) {
 		topic := g.topic("work", 2)
 		cfg := kafka.GroupConfig{Group: g.prefix + "group", Topics: []string{topic}}
@@ -220,6 +224,7 @@ func TestEvictionReassignsAtOnceAndIsTold(t *testing.T) {
 }
 
 func TestAPauseHoldsAndEndsWhenThePartitionLeaves(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(g *ground) {
 		topic := g.topic("work", 2)
 		cfg := kafka.GroupConfig{Group: g.prefix + "group", Topics: []string{topic}}
@@ -259,6 +264,7 @@ func TestAPauseHoldsAndEndsWhenThePartitionLeaves(t *testing.T) {
 }
 
 func TestAGroupBeginsWhereItIsTold(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(g *ground) {
 		topic := g.topic("work", 2)
 		g.fill(topic, 0, 10)
@@ -269,7 +275,7 @@ func TestAGroupBeginsWhereItIsTold(t *testing.T) {
 			StartAt: func(_ context.Context, tps []kafka.TopicPartition) (map[kafka.TopicPartition]int64, error) {
 				if fails > 0 {
 					fails--
-					return nil, fmt.Errorf("the database is away")
+					return nil, errors.New("the database is away")
 				}
 				starts := map[kafka.TopicPartition]int64{}
 				for _, tp := range tps {

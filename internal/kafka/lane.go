@@ -31,7 +31,7 @@ type lane struct {
 	fetches int  // begun so far
 	began   time.Time
 	cancel  context.CancelFunc // of the fetch under way
-	held int  // bytes fetched and not yet taken
+	held    int                // bytes fetched and not yet taken
 }
 
 // claim is a partition that a lane fetches, in the generation that it was in.
@@ -100,7 +100,7 @@ func (r *reader) runLane(l *lane) {
 				return
 			}
 		}
-		resp, err := r.c.fetch(ctx, l.client, l.broker, parts, r.limits)
+		resp, err := fetch(ctx, l.client, l.broker, parts, r.limits)
 		// The connection that a fetch was broken off on may fail the next one too.
 		again := err != nil && interrupted
 		interrupted = err != nil && ctx.Err() != nil

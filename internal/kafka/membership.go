@@ -87,7 +87,7 @@ func (g *Group) onCommitsFetched(_ context.Context, _ *kgo.Client, resp *kmsg.Of
 }
 
 // onRevoked holds the rebalance until the partitions' reader is done with them.
-func (g *Group) onRevoked(_ context.Context, _ *kgo.Client, parts map[string][]int32) {
+func (g *Group) onRevoked(ctx context.Context, _ *kgo.Client, parts map[string][]int32) {
 	gone := g.release(parts, true)
 	if len(gone) == 0 {
 		return
@@ -101,7 +101,7 @@ func (g *Group) onRevoked(_ context.Context, _ *kgo.Client, parts map[string][]i
 	case <-rev.done:
 	case <-g.ctx.Done():
 	case <-timer.C:
-		g.c.log.Warn("a hand-over did not wait for its partitions to be released",
+		g.c.log.WarnContext(ctx, "a hand-over did not wait for its partitions to be released",
 			"group", g.cfg.Group, "partitions", len(gone), "waited", g.cfg.RebalanceTimeout)
 	}
 }
@@ -225,11 +225,11 @@ func (g *Group) Commit(ctx context.Context, commits ...Commit) error {
 		}
 		p := kmsg.NewOffsetCommitRequestTopicPartition()
 		p.Partition, p.Offset, p.LeaderEpoch = cm.Partition, cm.Next, cm.LeaderEpoch
-		p.Metadata = kmsg.StringPtr(cm.Metadata)
+		p.Metadata = new(cm.Metadata)
 		req.Topics[i].Partitions = append(req.Topics[i].Partitions, p)
 	}
 	for tries := 1; ; tries++ {
-		err := g.commit(ctx, req)
+		err := patiently(ctx, func() error { return g.commit(ctx, req) })
 		// Between a join and its assignment, and for the moment in which the
 		// client does not know its new generation, a commit is refused that is
 		// good a little later.

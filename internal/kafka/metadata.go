@@ -50,7 +50,7 @@ func (c *Cluster) refresh(ctx context.Context, topic string) (*topicMeta, error)
 	doing := "ask where " + topic + " is"
 	req := kmsg.NewPtrMetadataRequest()
 	rt := kmsg.NewMetadataRequestTopic()
-	rt.Topic = kmsg.StringPtr(topic)
+	rt.Topic = new(topic)
 	req.Topics = append(req.Topics, rt)
 	resp, err := req.RequestWith(ctx, c.client)
 	if err != nil {

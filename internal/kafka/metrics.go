@@ -39,8 +39,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	}
 	for _, c := range []prometheus.Collector{m.produced, m.refused, m.unknown, m.full, m.fetched, m.fetchErrors, m.faults} {
 		if err := reg.Register(c); err != nil {
-			var again prometheus.AlreadyRegisteredError
-			if errors.As(err, &again) {
+			if _, ok := errors.AsType[prometheus.AlreadyRegisteredError](err); ok {
 				return nil, fmt.Errorf("register Kafka's metrics: a registry serves one cluster: %w", err)
 			}
 			return nil, fmt.Errorf("register Kafka's metrics: %w", err)

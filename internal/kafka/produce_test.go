@@ -15,6 +15,7 @@ import (
 )
 
 func TestAppendKeepsOrderAndEverythingOfARecord(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(g *ground) {
 		topic := g.topic("order", 3)
 		p := g.producer(kafka.ProducerConfig{})
@@ -60,6 +61,7 @@ func TestAppendKeepsOrderAndEverythingOfARecord(t *testing.T) {
 }
 
 func TestARecordThatNobodyTakesIsRefused(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(g *ground) {
 		topic := g.topic("small", 1, "max.message.bytes", "2000")
 		p := g.producer(kafka.ProducerConfig{TopicBytes: map[string]int{topic: 1 << 20}})
@@ -84,6 +86,7 @@ func TestARecordThatNobodyTakesIsRefused(t *testing.T) {
 }
 
 func TestAnAnswerThatDoesNotArriveIsAnUnknownOutcome(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(g *ground) {
 		topic := g.topic("unknown", 1)
 		p := g.producer(kafka.ProducerConfig{})
@@ -111,6 +114,7 @@ func TestAnAnswerThatDoesNotArriveIsAnUnknownOutcome(t *testing.T) {
 }
 
 func TestADeliveryTimeoutTellsWhatWasNeverSent(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(g *ground) {
 		topic := g.topic("timeout", 1)
 		cfg := kafka.ProducerConfig{DeliveryTimeout: time.Millisecond}
@@ -141,6 +145,7 @@ func TestADeliveryTimeoutTellsWhatWasNeverSent(t *testing.T) {
 }
 
 func TestGoNeverWaits(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(g *ground) {
 		topic := g.topic("full", 1)
 		p := g.producer(kafka.ProducerConfig{MaxBuffered: 3})
@@ -172,6 +177,7 @@ func TestGoNeverWaits(t *testing.T) {
 }
 
 func TestAClosedProducerRefuses(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(g *ground) {
 		p := g.producer(kafka.ProducerConfig{Compression: kafka.Zstd, Linger: time.Millisecond})
 		topic := g.topic("closed", 1)

@@ -124,7 +124,7 @@ func (c *Cluster) NewProducer(cfg ProducerConfig) (*Producer, error) {
 		kgo.RequiredAcks(kgo.AllISRAcks()),
 		kgo.ProducerLinger(cfg.Linger), // the client's own default is 10 ms
 		kgo.ProducerBatchCompression(codec),
-		kgo.ProducerBatchMaxBytesFn(func(topic string) int32 { return int32(cfg.maxBytes(topic)) }),
+		kgo.ProducerBatchMaxBytesFn(func(topic string) int32 { return clamp32(cfg.maxBytes(topic)) }),
 		// The bounds are kept here, where ErrFull can be told at once: the
 		// client's own only have to be beyond them.
 		kgo.MaxBufferedRecords(2 * cfg.MaxBuffered),

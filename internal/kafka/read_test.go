@@ -37,6 +37,7 @@ func (g *ground) forget(tp kafka.TopicPartition, before int64) {
 }
 
 func TestATailFollowsAndUnfollowsManyPartitions(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(g *ground) {
 		topic := g.topic("tokens", 12)
 		for p := range int32(12) {
@@ -107,6 +108,7 @@ func TestATailFollowsAndUnfollowsManyPartitions(t *testing.T) {
 }
 
 func TestATailTellsTheEndOfAnEmptyPartition(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(g *ground) {
 		tail := g.tail(kafka.TailConfig{Topic: g.topic("empty", 1)})
 		tail.Follow(0, 0)
@@ -124,6 +126,7 @@ func TestATailTellsTheEndOfAnEmptyPartition(t *testing.T) {
 }
 
 func TestAPartitionThatComesInIsReadWhileAPollIsParked(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(g *ground) {
 		topic := g.topic("tokens", 3)
 		for p := range int32(3) {
@@ -157,6 +160,7 @@ func TestAPartitionThatComesInIsReadWhileAPollIsParked(t *testing.T) {
 }
 
 func TestAScanEndsWhereItWasToldDespiteGaps(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(g *ground) {
 		topic := g.topic("gaps", 1)
 		tp := kafka.TopicPartition{Topic: topic}
@@ -200,7 +204,8 @@ func TestAScanEndsWhereItWasToldDespiteGaps(t *testing.T) {
 			}
 		}
 		// One that the caller breaks off.
-		for range g.c.Scan(g.ctx, tp, 0, 9) {
+		for _, err := range g.c.Scan(g.ctx, tp, 0, 9) {
+			g.no(err)
 			break
 		}
 		for _, err := range g.c.Scan(g.ctx, tp, 0, 11) {
@@ -219,6 +224,7 @@ func TestAScanEndsWhereItWasToldDespiteGaps(t *testing.T) {
 }
 
 func TestAFetchPastTheEndWaitsAndHoldsNobodyUp(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(g *ground) {
 		topic := g.topic("poll", 1)
 		tp := kafka.TopicPartition{Topic: topic}
@@ -261,6 +267,7 @@ func TestAFetchPastTheEndWaitsAndHoldsNobodyUp(t *testing.T) {
 }
 
 func TestOffsetsByTime(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(g *ground) {
 		topic := g.topic("times", 2)
 		p := g.producer(kafka.ProducerConfig{})
@@ -305,174 +312,8 @@ func TestOffsetsByTime(t *testing.T) {
 	})
 }
 
-func TestWhatRetentionTookIsToldWithTheEarliest(t *testing.T) {
-	onBoth(t, func(g *ground) {
-		topic := g.topic("retention", 1)
-		tp := kafka.TopicPartition{Topic: topic}
-		g.fill(topic, 0, 10)
-		g.forget(tp, 4)
-		check := func(err error) {
-			g.Helper()
-			g.is(err, kafka.ErrOutOfRange)
-			var oor *kafka.OutOfRangeError
-			if !errors.As(err, &oor) || oor.Earliest != 4 || oor.Offset != 1 {
-				g.Fatalf("%v does not tell the earliest, 4", err)
-			}
-		}
-		_, err := g.c.Fetch(g.ctx, tp, 1, 1<<20, 0)
-		check(err)
-		for _, err := range g.c.Scan(g.ctx, tp, 1, 10) {
-			check(err)
-		}
-		tail := g.tail(kafka.TailConfig{Topic: topic})
-		tail.Follow(0, 1)
-		chunks, err := tail.Poll(g.ctx)
-		g.no(err)
-		check(chunks[0].Err)
-		if chunks[0].Next != 1 {
-			g.Fatalf("it stopped at %d, want 1", chunks[0].Next)
-		}
-		tail.Follow(0, 4)
-		chunks, err = tail.Poll(g.ctx)
-		g.no(err)
-		if chunks[0].Err != nil || len(chunks[0].Records) != 6 {
-			g.Fatalf("followed anew: %+v", chunks[0])
-		}
-		// A group with a commit that retention overtook.
-		gr := g.group(kafka.GroupConfig{
-			Group: g.prefix + "group", Topics: []string{topic},
-			StartAt: func(context.Context, []kafka.TopicPartition) (map[kafka.TopicPartition]int64, error) {
-				return map[kafka.TopicPartition]int64{tp: 1}, nil
-			},
-		})
-		g.until(gr, "the fault", func(p kafka.Poll) bool {
-			if len(p.Faults) == 0 {
-				return false
-			}
-			check(p.Faults[0].Err)
-			return true
-		})
-		gr.Seek(tp, 9)
-		g.until(gr, "the last record", func(p kafka.Poll) bool { return len(p.Records) == 1 })
-	})
-}
-
-func TestATruncatedLogIsTold(t *testing.T) {
-	onBoth(t, func(g *ground) {
-		topic := g.topic("truncated", 2)
-		tp := kafka.TopicPartition{Topic: topic}
-		g.fill(topic, 0, 3)
-		// A position beyond the end: what stood there is gone.
-		_, err := g.c.Fetch(g.ctx, tp, 7, 1<<20, 0)
-		g.is(err, kafka.ErrTruncated)
-		tail := g.tail(kafka.TailConfig{Topic: topic})
-		tail.Follow(0, 7)
-		chunks, err := tail.Poll(g.ctx)
-		g.no(err)
-		g.is(chunks[0].Err, kafka.ErrTruncated)
-		// A position of a history that this log does not have.
-		g.is(g.c.CheckEpoch(g.ctx, tp, 3, 99), kafka.ErrTruncated)
-		got, err := g.c.Fetch(g.ctx, tp, 0, 1<<20, 0)
-		g.no(err)
-		epoch := got.Records[2].LeaderEpoch
-		g.is(g.c.CheckEpoch(g.ctx, tp, 5, epoch), kafka.ErrTruncated)
-		g.no(g.c.CheckEpoch(g.ctx, tp, 3, epoch))
-		g.no(g.c.CheckEpoch(g.ctx, tp, 3, -1))
-		tail.FollowEpoch(0, 3, 99)
-		chunks, err = tail.Poll(g.ctx)
-		g.no(err)
-		g.is(chunks[0].Err, kafka.ErrTruncated)
-		tail.FollowEpoch(0, 1, epoch)
-		chunks, err = tail.Poll(g.ctx)
-		g.no(err)
-		if chunks[0].Err != nil || len(chunks[0].Records) != 2 {
-			g.Fatalf("followed anew: %+v", chunks[0])
-		}
-		tail.Follow(5, 0)
-		chunks, err = tail.Poll(g.ctx)
-		g.no(err)
-		g.is(chunks[0].Err, kafka.ErrUnknownTopic)
-	})
-}
-
-func TestARecreatedTopicIsTold(t *testing.T) {
-	onBoth(t, func(g *ground) {
-		topic := g.topic("again", 1)
-		g.fill(topic, 0, 3)
-		id, err := g.c.TopicID(g.ctx, topic)
-		g.no(err)
-		tail := g.tail(kafka.TailConfig{Topic: topic})
-		tail.Follow(0, 0)
-		chunks, err := tail.Poll(g.ctx)
-		g.no(err)
-		if len(chunks[0].Records) != 3 {
-			g.Fatalf("read %+v", chunks)
-		}
-		g.no(g.c.DeleteTopics(g.ctx, topic, g.prefix+"absent"))
-		g.eventually("the topic is gone", func() bool {
-			_, err := g.c.TopicID(g.ctx, topic)
-			return errors.Is(err, kafka.ErrUnknownTopic)
-		})
-		g.topic("again", 1)
-		g.fill(topic, 0, 5)
-		now, err := g.c.TopicID(g.ctx, topic)
-		g.no(err)
-		if now == id {
-			g.Fatal("a recreated topic has the id of the old one")
-		}
-		chunks, err = tail.Poll(g.ctx)
-		g.no(err)
-		g.is(chunks[0].Err, kafka.ErrRecreated)
-		// A cursor that remembers the old id.
-		old := g.tail(kafka.TailConfig{Topic: topic, TopicID: id})
-		old.Follow(0, 0)
-		chunks, err = old.Poll(g.ctx)
-		g.no(err)
-		g.is(chunks[0].Err, kafka.ErrRecreated)
-	})
-}
-
-func TestADeletedTopicIsTold(t *testing.T) {
-	onBoth(t, func(g *ground) {
-		topic := g.topic("gone", 1)
-		g.fill(topic, 0, 1)
-		tail := g.tail(kafka.TailConfig{Topic: topic})
-		tail.Follow(0, 0)
-		_, err := tail.Poll(g.ctx)
-		g.no(err)
-		g.no(g.c.DeleteTopics(g.ctx, topic))
-		chunks, err := tail.Poll(g.ctx)
-		g.no(err)
-		g.is(chunks[0].Err, kafka.ErrUnknownTopic)
-	})
-}
-
-func TestReadingGoesOnAfterTheBrokersWereAway(t *testing.T) {
-	onBoth(t, func(g *ground) {
-		topic := g.topic("away", 1)
-		g.fill(topic, 0, 1)
-		tail := g.tail(kafka.TailConfig{Topic: topic})
-		tail.Follow(0, 0)
-		_, err := tail.Poll(g.ctx)
-		g.no(err)
-		g.link.cut(true)
-		short, cancel := context.WithTimeout(g.ctx, 200*time.Millisecond)
-		defer cancel()
-		g.is(g.c.Ping(short), kafka.ErrUnavailable)
-		_, err = g.c.Fetch(short, kafka.TopicPartition{Topic: topic}, 0, 1<<20, 0)
-		g.is(err, kafka.ErrUnavailable)
-		g.link.cut(false)
-		g.no(g.c.Ping(g.ctx))
-		g.fill(topic, 0, 1)
-		chunks, err := tail.Poll(g.ctx)
-		g.no(err)
-		if chunks[0].Err != nil || len(chunks[0].Records) != 1 {
-			g.Fatalf("read %+v", chunks)
-		}
-	})
-}
-
 func TestTheCatalogueIsPlannedAppliedAndDescribed(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(g *ground) {
 		want := topics.Catalogue(topics.Options{Prefix: g.prefix, Partitions: 2})
 		var names []string
@@ -520,6 +361,7 @@ func TestTheCatalogueIsPlannedAppliedAndDescribed(t *testing.T) {
 }
 
 func TestARecordKeepsItsBytesAcrossPolls(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(g *ground) {
 		topic := g.topic("bytes", 1)
 		g.fill(topic, 0, 2)

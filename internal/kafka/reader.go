@@ -79,7 +79,7 @@ type reader struct {
 	work    chan struct{} // there is something for the caretaker
 }
 
-func (c *Cluster) newReader(maxWait time.Duration, maxBytes int32) (*reader, error) {
+func (c *Cluster) newReader(maxWait time.Duration, maxBytes int) (*reader, error) {
 	if maxWait <= 0 {
 		maxWait = defaultFetchMaxWait
 	}
@@ -87,7 +87,7 @@ func (c *Cluster) newReader(maxWait time.Duration, maxBytes int32) (*reader, err
 		maxBytes = defaultFetchMaxBytes
 	}
 	r := &reader{
-		c: c, limits: fetchLimits{wait: maxWait, bytes: maxBytes, partBytes: max(maxBytes/4, 1)},
+		c: c, limits: fetchLimits{wait: maxWait, bytes: clamp32(maxBytes), partBytes: clamp32(max(maxBytes/4, 1))},
 		cursors: map[TopicPartition]*cursor{}, ids: map[string][16]byte{}, lanes: map[int32]*[laneCount]*lane{},
 		arrived: make(chan struct{}, 1), work: make(chan struct{}, 1),
 	}
@@ -193,7 +193,7 @@ func (r *reader) drop(tp TopicPartition) {
 	kept := r.chunks[:0]
 	for _, ch := range r.chunks {
 		if ch.TopicPartition == tp {
-			r.give(ch, ch.bytes)
+			ch.give(ch.bytes)
 			continue
 		}
 		kept = append(kept, ch)
@@ -203,7 +203,7 @@ func (r *reader) drop(tp TopicPartition) {
 }
 
 // give returns bytes to the lane that fetched them.
-func (r *reader) give(ch *chunk, n int) {
+func (ch *chunk) give(n int) {
 	ch.bytes -= n
 	if ch.lane != nil && n > 0 {
 		ch.lane.held -= n
@@ -231,7 +231,7 @@ func (r *reader) take(limit int) []chunk {
 			part.next = ch.records[room].Offset
 			ch.records = ch.records[room:]
 		} else {
-			r.give(ch, ch.bytes)
+			ch.give(ch.bytes)
 			used++
 		}
 		taken += len(part.records)

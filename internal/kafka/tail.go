@@ -43,7 +43,7 @@ type Tail struct {
 
 // NewTail makes a tail that follows nothing yet.
 func (c *Cluster) NewTail(cfg TailConfig) (*Tail, error) {
-	r, err := c.newReader(cfg.FetchMaxWait, int32(min(cfg.FetchMaxBytes, 1<<30)))
+	r, err := c.newReader(cfg.FetchMaxWait, cfg.FetchMaxBytes)
 	if err != nil {
 		return nil, err
 	}

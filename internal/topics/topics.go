@@ -170,3 +170,14 @@ func millis(d time.Duration) string {
 	}
 	return strconv.FormatInt(d.Milliseconds(), 10)
 }
+
+// MaxBytes is the max.message.bytes of topics by name, as a producer wants it.
+func MaxBytes(list []Topic) map[string]int {
+	sizes := make(map[string]int, len(list))
+	for _, t := range list {
+		if n, err := strconv.Atoi(t.Configs["max.message.bytes"]); err == nil {
+			sizes[t.Name] = n
+		}
+	}
+	return sizes
+}
