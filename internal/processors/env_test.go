@@ -18,7 +18,6 @@ import (
 	"github.com/penstock-io/penstock/internal/kafka"
 	"github.com/penstock-io/penstock/internal/llm"
 	"github.com/penstock-io/penstock/internal/llm/simulated"
-	"github.com/penstock-io/penstock/internal/processors/engine"
 	"github.com/penstock-io/penstock/internal/testenv"
 	"github.com/penstock-io/penstock/internal/topics"
 )
@@ -33,6 +32,7 @@ type world struct {
 	cluster    *kafka.Cluster
 	producer   *kafka.Producer
 	names      topics.Names
+	addr       string
 	partitions int32
 }
 
@@ -62,7 +62,7 @@ func newWorld(t *testing.T, addr, prefix string) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(c.Close)
-	w := &world{t: t, cluster: c, names: topics.Names{Prefix: prefix}, partitions: testPartitions}
+	w := &world{t: t, addr: addr, cluster: c, names: topics.Names{Prefix: prefix}, partitions: testPartitions}
 	want := topics.Catalogue(topics.Options{Prefix: prefix, Partitions: testPartitions, Replication: 1, MinISR: 1})
 	plan := topics.Plan(want, nil)
 	if err := c.Apply(ctx, plan); err != nil {
@@ -307,5 +307,3 @@ func (w *world) committed() {
 		}
 	}
 }
-
-var _ = engine.LP{}

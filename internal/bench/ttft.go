@@ -1,0 +1,115 @@
+package bench
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json"
+)
+
+// InstantModel answers at once with one token.
+const InstantModel = "sim:tokens=1,ttft=0s,gap=0s"
+
+// Server is a Penstock that is measured from outside, over HTTP.
+type Server struct {
+	URL    string // such as http://127.0.0.1:8080
+	APIKey string
+	client *http.Client
+}
+
+// NewServer makes a Server with a connection for every trip at a time.
+func NewServer(url, key string, concurrency int) *Server {
+	t := &http.Transport{MaxIdleConns: 2 * concurrency, MaxIdleConnsPerHost: 2 * concurrency, DisableCompression: true}
+	return &Server{URL: strings.TrimSuffix(url, "/"), APIKey: key, client: &http.Client{Transport: t}}
+}
+
+// Close lets the connections go.
+func (s *Server) Close() { s.client.CloseIdleConnections() }
+
+// TimeToFirstToken is a Trip: from the beginning of POST /v1/jobs to the first
+// delta on the job's event stream. It reads the stream to its end, so that the
+// connection is used again, which the time does not count.
+func (s *Server) TimeToFirstToken(ctx context.Context, n int) (time.Duration, error) {
+	body := fmt.Appendf(nil, `{"lane":"interactive","body":{"model":%q,"messages":[{"role":"user","content":"hello, number %d"}]}}`, InstantModel, n)
+	begun := time.Now()
+	var receipt struct {
+		Cursor string `json:"cursor"`
+		Links  struct {
+			Events string `json:"events"`
+		} `json:"links"`
+	}
+	resp, err := s.do(ctx, http.MethodPost, "/v1/jobs", body)
+	if err != nil {
+		return 0, err
+	}
+	err = json.UnmarshalRead(resp.Body, &receipt)
+	_ = resp.Body.Close()
+	if err != nil {
+		return 0, fmt.Errorf("bench: the receipt of a job: %w", err)
+	}
+	path := receipt.Links.Events
+	if receipt.Cursor != "" {
+		path += "?cursor=" + receipt.Cursor
+	}
+	if resp, err = s.do(ctx, http.MethodGet, path, nil); err != nil {
+		return 0, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	first, err := firstDelta(resp.Body)
+	if err != nil {
+		return 0, fmt.Errorf("bench: %s: %w", path, err)
+	}
+	return first.Sub(begun), nil
+}
+
+func (s *Server) do(ctx context.Context, method, path string, body []byte) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, s.URL+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, fmt.Errorf("bench: %w", err)
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if s.APIKey != "" {
+		req.Header.Set("Authorization", "Bearer "+s.APIKey)
+	}
+	resp, err := s.client.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("bench: %w", err)
+	}
+	if resp.StatusCode/100 != 2 {
+		defer func() { _ = resp.Body.Close() }()
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, 512))
+		return nil, fmt.Errorf("bench: %s %s: %s: %s", method, path, resp.Status, bytes.TrimSpace(text))
+	}
+	return resp, nil
+}
+
+// firstDelta reads an event stream to its end, and tells when its first delta
+// had come.
+func firstDelta(r io.Reader) (first time.Time, err error) {
+	lines := bufio.NewScanner(r)
+	lines.Buffer(make([]byte, 0, 4<<10), 1<<20)
+	ended := false
+	for lines.Scan() {
+		line := lines.Bytes()
+		if first.IsZero() && bytes.HasPrefix(line, []byte(`data: {"type":"output.delta"`)) {
+			first = time.Now()
+		}
+		ended = ended || bytes.HasPrefix(line, []byte(`data: {"type":"output.completed"`))
+	}
+	switch {
+	case lines.Err() != nil:
+		return first, fmt.Errorf("the stream broke: %w", lines.Err())
+	case first.IsZero() || !ended:
+		return first, errors.New("the stream ended without a token and a completion")
+	}
+	return first, nil
+}
