@@ -69,9 +69,8 @@ func Parse(text string) (Cursor, error) {
 		return c, fmt.Errorf("%w: its version is %d, and this build reads %d", ErrNoCursor, buf[0], version)
 	}
 	rest := buf[1+copy(c.Topic[:], buf[1:]) : len(buf)-4]
-	numbers := [3 + event.LaneCount]int64{}
-	count := 3 + len(event.Lanes())
-	for i := range count {
+	numbers := make([]int64, 3+len(event.Lanes()))
+	for i := range numbers {
 		n, size := binary.Varint(rest)
 		if size <= 0 || n < -1 || (n < 0 && i != 1) { // only the leader epoch may be -1
 			return Cursor{}, fmt.Errorf("%w: it is cut short or changed", ErrNoCursor)
@@ -82,7 +81,7 @@ func Parse(text string) (Cursor, error) {
 	if len(rest) != 0 || numbers[0] > maxInt32 || numbers[1] > maxInt32 {
 		return Cursor{}, fmt.Errorf("%w: it is cut short or changed", ErrNoCursor)
 	}
-	c.Partition, c.LeaderEpoch, c.Next = int32(numbers[0]), int32(numbers[1]), numbers[2]
+	c.Partition, c.LeaderEpoch, c.Next = int32(numbers[0]), int32(numbers[1]), numbers[2] //nolint:gosec // looked at above
 	for i, lane := range event.Lanes() {
 		c.Epochs[lane] = numbers[3+i]
 	}

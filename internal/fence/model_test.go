@@ -163,7 +163,7 @@ func (m *model) check(s *state) string {
 		if fact && p.End == "" {
 			return fmt.Sprintf("job %d: a fact without a terminal event", j)
 		}
-		if s.commit.next > j && !(p.End != "" && fact) {
+		if s.commit.next > j && (p.End == "" || !fact) {
 			return fmt.Sprintf("job %d: committed without its terminal event or its fact", j)
 		}
 	}

@@ -23,13 +23,13 @@ func (m *model) steps(s *state, emit func(*state, step)) {
 	}
 	if int(s.assigned) < m.owners {
 		n := *s
-		m.assign(&n, n.assigned)
+		n.assign(n.assigned)
 		emit(&n, step{int(s.assigned), "is assigned"})
 		for k := range s.assigned {
 			if m.rejoin && s.owners[k].alive && !s.haunted() {
 				n := *s
 				m.drop(&n, k)
-				m.assign(&n, s.owners[k].name)
+				n.assign(s.owners[k].name)
 				emit(&n, step{int(s.assigned), "is assigned, a later life of " + string('0'+rune(k))})
 			}
 		}
@@ -50,7 +50,7 @@ func (m *model) put(s *state, i int8, what string, emit func(*state, step), do f
 	o := &n.owners[i]
 	do(&n, o)
 	if o.alive {
-		m.drive(o)
+		o.drive()
 		member := i == n.assigned-1
 		if !member && !o.lease && o.epoch == 0 && o.sent != 1 && m.off != ruleClaimLease {
 			*o = owner{name: o.name} // it can do nothing any more
@@ -60,22 +60,22 @@ func (m *model) put(s *state, i int8, what string, emit func(*state, step), do f
 }
 
 // drive is the part of engine's drive that happens at once.
-func (m *model) drive(o *owner) {
+func (o *owner) drive() {
 	if o.epoch > 0 && o.claimer.Owns() && o.lapsed && o.lease {
 		o.claimer = fence.NewClaimer(o.filter.Epochs[lane])
 		o.claimer.Waited()
 	}
 }
 
-func (m *model) assign(s *state, name int8) {
+func (s *state) assign(name int8) {
 	o := &s.owners[s.assigned]
 	s.assigned++
-	m.life(s, o, s.commit, s.commit.epoch)
+	s.life(o, s.commit, s.commit.epoch)
 	o.name, o.lease = name, true
 }
 
 // life begins a lane's life: what engine's newLane and anew do.
-func (m *model) life(s *state, o *owner, at meta, known int64) {
+func (s *state) life(o *owner, at meta, known int64) {
 	known = max(known, s.pulsed)
 	*o = owner{
 		alive: true, lease: o.lease, name: o.name, since: s.assigned, waived: -1, covered: known,
@@ -94,7 +94,7 @@ func (m *model) drop(s *state, i int8) {
 // anew is engine's: what was on its way may still land.
 func (m *model) anew(s *state, o *owner) {
 	m.leave(s, o)
-	m.life(s, o, m.safeBound(s, o), o.filter.Epochs[lane])
+	s.life(o, s.safeBound(o), o.filter.Epochs[lane])
 }
 
 func (m *model) leave(s *state, o *owner) {
@@ -108,7 +108,7 @@ func (m *model) leave(s *state, o *owner) {
 }
 
 // safeBound is engine's.
-func (m *model) safeBound(s *state, o *owner) meta {
+func (s *state) safeBound(o *owner) meta {
 	at := meta{next: o.next, bound: o.bound.bound, epoch: o.bound.epoch}
 	if o.epoch == 0 {
 		return at
@@ -143,7 +143,7 @@ func (m *model) leases(s *state, i int8, emit func(*state, step)) {
 
 // over tells whether a lease's time may have passed since the wait began: all
 // that were not members then have lost their leases.
-func (m *model) over(s *state, o *owner) bool {
+func (s *state) over(o *owner) bool {
 	for k := range o.since - 1 {
 		if s.owners[k].lease {
 			return false
@@ -160,7 +160,7 @@ func (m *model) claiming(s *state, i int8, emit func(*state, step)) {
 		if c := o.claimer; !waiting(&c) {
 			break
 		}
-		if m.off == ruleWait || m.over(s, o) {
+		if m.off == ruleWait || s.over(o) {
 			m.put(s, i, "has waited", emit, func(n *state, o *owner) { m.waited(n, o) })
 		}
 		if m.release && s.released && s.pulsed >= o.filter.Epochs[lane] {
@@ -218,7 +218,7 @@ func (m *model) claim(s *state, i int8, emit func(*state, step)) {
 		}
 	} else if o.epoch == 0 && o.waived >= 0 && known > o.waived {
 		again("was not to be spared the wait")
-		if !m.over(s, o) {
+		if !s.over(o) {
 			return
 		}
 	}
@@ -352,7 +352,7 @@ func (m *model) working(s *state, i int8, emit func(*state, step)) {
 	}
 	if o.dirty && o.epoch > 0 {
 		m.put(s, i, "commits", emit, func(n *state, o *owner) {
-			n.commit = m.safeBound(n, o)
+			n.commit = n.safeBound(o)
 			o.dirty = false
 		})
 	}
@@ -364,7 +364,7 @@ func (m *model) working(s *state, i int8, emit func(*state, step)) {
 	}
 	if i == s.assigned-1 && int(s.assigned) < m.owners && !s.haunted() {
 		m.put(s, i, "lets go", emit, func(n *state, o *owner) {
-			n.commit = m.safeBound(n, o)
+			n.commit = n.safeBound(o)
 			if n.pulsed <= o.epoch {
 				n.pulsed, n.released = o.epoch, true
 			}

@@ -25,7 +25,7 @@ const (
 const MaxPartitions = 1 << 16
 
 // crockford is Crockford's base32 in lower case: ids sort by their time. It is never written to.
-var crockford = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding)
+var crockford = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding) //nolint:gochecknoglobals // a constant
 
 // ID is what a minted id tells.
 type ID struct {
@@ -42,7 +42,7 @@ func Mint(now time.Time, conversation string, partitions int32, random io.Reader
 		return "", fmt.Errorf("job: %d partitions: an id can tell 1 to %d", partitions, MaxPartitions)
 	}
 	var raw [idBytes]byte
-	binary.BigEndian.PutUint64(raw[:8], uint64(now.UnixMilli())<<16) //nolint:gosec // the clock is past 1970
+	binary.BigEndian.PutUint64(raw[:8], uint64(now.UnixMilli())<<16)
 	if _, err := io.ReadFull(random, raw[8:]); err != nil {
 		return "", fmt.Errorf("job: no random bits: %w", err)
 	}
@@ -82,7 +82,7 @@ func ParseID(s string) (id ID, ok bool) {
 	}
 	ms := binary.BigEndian.Uint64(raw[:8]) >> 16
 	return ID{
-		Time:      time.UnixMilli(int64(ms)).UTC(), //nolint:gosec // 48 bits
+		Time:      time.UnixMilli(int64(ms)).UTC(),
 		Partition: int32(binary.BigEndian.Uint16(raw[6:8])),
 	}, true
 }
@@ -94,7 +94,7 @@ func Partition(key string, partitions int32) int32 {
 }
 
 func partitionOf(key []byte, partitions int32) int32 {
-	return int32(murmur2(key)&0x7fffffff) % partitions //nolint:gosec // 31 bits
+	return int32(murmur2(key)&0x7fffffff) % partitions
 }
 
 // murmur2 is org.apache.kafka.common.utils.Utils.murmur2.

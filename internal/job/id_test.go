@@ -23,7 +23,7 @@ func TestMurmur2AgreesWithJava(t *testing.T) {
 		"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8": -58897971,
 		"abc": 479470107,
 	} {
-		if got := int32(murmur2([]byte(key))); got != want { //nolint:gosec // Java's int
+		if got := int32(murmur2([]byte(key))); got != want {
 			t.Errorf("%q: %d, Java has %d", key, got, want)
 		}
 	}
@@ -175,7 +175,7 @@ func FuzzParseID(f *testing.F) {
 		var again [idBytes]byte
 		copy(again[8:], raw[8:])
 		for i, b := range []int{40, 32, 24, 16, 8, 0} {
-			again[i] = byte(id.Time.UnixMilli() >> b) //nolint:gosec // the byte is what is wanted
+			again[i] = byte(id.Time.UnixMilli() >> b)
 		}
 		putPartition(&again, id.Partition)
 		if got := Prefix + crockford.EncodeToString(again[:]); got != s {

@@ -156,5 +156,6 @@ func (r *Resource) Tell(t *Transcript) {
 		if FailureFact(&t.Failed) == event.JobExpired {
 			r.Status = Expired
 		}
+	default: // it goes on, or was cancelled, and there is no more to tell
 	}
 }

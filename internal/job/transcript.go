@@ -101,8 +101,10 @@ func (t *Transcript) Apply(v *event.View) error {
 		return event.DecodeData(v.Data, &t.Failed)
 	case event.OutputCancelled:
 		t.EndedAt = at
+		return nil
+	default: // it says nothing that is a part of the answer
+		return nil
 	}
-	return nil
 }
 
 // Say adds a delta's text.

@@ -24,10 +24,13 @@ func out(t event.Type, attempt int, seq int64, data any) event.View {
 
 func at(seq int64) time.Time { return time.Date(2026, 11, 22, 15, 4, int(seq%60), 0, time.UTC) }
 
-func apply(t interface {
+// tester is a *testing.T or a *rapid.T.
+type tester interface {
 	Helper()
 	Fatal(args ...any)
-}, tr *Transcript, views ...event.View) {
+}
+
+func apply(t tester, tr *Transcript, views ...event.View) {
 	t.Helper()
 	for i := range views {
 		if err := tr.Apply(&views[i]); err != nil {
@@ -109,6 +112,7 @@ func drawScript(t *rapid.T) *script {
 		add(s.end, s.failed)
 	case event.OutputCancelled:
 		add(s.end, struct{}{})
+	default: // it has not ended
 	}
 	return s
 }
