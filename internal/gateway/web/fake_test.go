@@ -286,7 +286,7 @@ func (f *fake) events(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "text/event-stream")
 	flush := http.NewResponseController(w).Flush
-	fmt.Fprint(w, "retry: 50\n\n")
+	_, _ = fmt.Fprint(w, "retry: 50\n\n")
 	_ = flush()
 	for seq, s := range j.steps {
 		if seq < from {
@@ -300,7 +300,7 @@ func (f *fake) events(w http.ResponseWriter, r *http.Request) {
 			"type": "output." + s.kind, "v": 1, "time": stamp(at), "tenant": "default", "job": j.id,
 			"attempt": s.attempt, "seq": seq, "lane": j.lane, "epoch": 1, "data": s.data,
 		})
-		fmt.Fprintf(w, "id: c%d\ndata: %s\n\n", seq, raw)
+		_, _ = fmt.Fprintf(w, "id: c%d\ndata: %s\n\n", seq, raw)
 		f.mu.Lock()
 		cut := slices.Contains(j.cuts, seq)
 		j.cuts = slices.DeleteFunc(j.cuts, func(n int) bool { return n == seq })

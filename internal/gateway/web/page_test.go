@@ -62,7 +62,7 @@ func said(t *testing.T, base, id string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	var job struct {
 		Status string `json:"status"`
 		Output []struct {
@@ -100,6 +100,7 @@ func TestPage(t *testing.T) {
 }
 
 func checkServer(t *testing.T, b *browser, base string) {
+	t.Helper()
 	const model = "sim:tokens=60,gap=15ms,chunk=1"
 	t.Run("a prompt is answered token by token, and a reload shows it again", func(t *testing.T) {
 		p := b.tab(t, base, desktop)

@@ -1,7 +1,6 @@
 package web
 
 import (
-	"bytes"
 	"net/http"
 	"net/http/httptest"
 	"path"
@@ -21,7 +20,7 @@ func served() http.Handler {
 	return r
 }
 
-func get(t *testing.T, h http.Handler, method, target string, header ...string) *http.Response {
+func get(t *testing.T, h http.Handler, method, target string, header ...string) *httptest.ResponseRecorder {
 	t.Helper()
 	r := httptest.NewRequestWithContext(t.Context(), method, "/", http.NoBody)
 	// As it comes, not as a client would have cleaned it.
@@ -31,16 +30,7 @@ func get(t *testing.T, h http.Handler, method, target string, header ...string) 
 	}
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, r)
-	return w.Result()
-}
-
-func body(t *testing.T, resp *http.Response) string {
-	t.Helper()
-	var b bytes.Buffer
-	if _, err := b.ReadFrom(resp.Body); err != nil {
-		t.Fatal(err)
-	}
-	return b.String()
+	return w
 }
 
 func TestEveryFileIsServedWithItsTypeAndTheStrictPolicy(t *testing.T) {
@@ -52,10 +42,10 @@ func TestEveryFileIsServedWithItsTypeAndTheStrictPolicy(t *testing.T) {
 	}
 	for _, f := range files() {
 		resp := get(t, h, http.MethodGet, f.path)
-		if resp.StatusCode != http.StatusOK {
-			t.Fatalf("%s: status %d", f.path, resp.StatusCode)
+		if resp.Code != http.StatusOK {
+			t.Fatalf("%s: status %d", f.path, resp.Code)
 		}
-		if body(t, resp) != string(f.content) || len(f.content) == 0 {
+		if resp.Body.String() != string(f.content) || len(f.content) == 0 {
 			t.Errorf("%s: the answer is not the file", f.path)
 		}
 		got := map[string]string{}
@@ -68,14 +58,14 @@ func TestEveryFileIsServedWithItsTypeAndTheStrictPolicy(t *testing.T) {
 			"Cache-Control":          "no-cache",
 		}
 		for name := range want {
-			got[name] = strings.Join(resp.Header.Values(name), " AND ")
+			got[name] = strings.Join(resp.Header().Values(name), " AND ")
 		}
 		if d := cmp.Diff(want, got); d != "" {
 			t.Errorf("%s: headers (-want +got):\n%s", f.path, d)
 		}
 		head := get(t, h, http.MethodHead, f.path)
-		if head.StatusCode != http.StatusOK || body(t, head) != "" || head.Header.Get("Etag") != resp.Header.Get("Etag") {
-			t.Errorf("%s: HEAD is not GET without the body: %d", f.path, head.StatusCode)
+		if head.Code != http.StatusOK || head.Body.String() != "" || head.Header().Get("Etag") != resp.Header().Get("Etag") {
+			t.Errorf("%s: HEAD is not GET without the body: %d", f.path, head.Code)
 		}
 	}
 }
@@ -85,20 +75,20 @@ func TestWhoHasTheFileIsTold304(t *testing.T) {
 	h := served()
 	tags := map[string]string{}
 	for _, f := range files() {
-		tag := get(t, h, http.MethodGet, f.path).Header.Get("Etag")
+		tag := get(t, h, http.MethodGet, f.path).Header().Get("Etag")
 		if other, taken := tags[tag]; taken || len(tag) < 10 {
 			t.Errorf("%s: the tag %s does not tell it from %s", f.path, tag, other)
 		}
 		tags[tag] = f.path
 		resp := get(t, h, http.MethodGet, f.path, "If-None-Match", tag)
-		if resp.StatusCode != http.StatusNotModified || body(t, resp) != "" {
-			t.Errorf("%s: status %d for one who has it, want 304", f.path, resp.StatusCode)
+		if resp.Code != http.StatusNotModified || resp.Body.String() != "" {
+			t.Errorf("%s: status %d for one who has it, want 304", f.path, resp.Code)
 		}
-		if resp.Header.Get("Content-Security-Policy") != policy {
+		if resp.Header().Get("Content-Security-Policy") != policy {
 			t.Errorf("%s: a 304 lets go of the policy", f.path)
 		}
-		if resp := get(t, h, http.MethodGet, f.path, "If-None-Match", `"another"`); resp.StatusCode != http.StatusOK {
-			t.Errorf("%s: status %d for one who has another, want 200", f.path, resp.StatusCode)
+		if resp := get(t, h, http.MethodGet, f.path, "If-None-Match", `"another"`); resp.Code != http.StatusOK {
+			t.Errorf("%s: status %d for one who has another, want 200", f.path, resp.Code)
 		}
 	}
 }
@@ -112,13 +102,13 @@ func TestNoOtherPathIsServed(t *testing.T) {
 		"/web/page.js/", "/web/package.json", "/web/tests/events.test.js", `/web/..\web.go`, "/web/page.js\x00",
 	} {
 		resp := get(t, h, http.MethodGet, target)
-		if resp.StatusCode != http.StatusNotFound || !strings.HasPrefix(body(t, resp), `{"error":{`) {
-			t.Errorf("%q: status %d, want 404 in the one shape of errors", target, resp.StatusCode)
+		if resp.Code != http.StatusNotFound || !strings.HasPrefix(resp.Body.String(), `{"error":{`) {
+			t.Errorf("%q: status %d, want 404 in the one shape of errors", target, resp.Code)
 		}
 	}
 	resp := get(t, h, http.MethodPost, "/")
-	if resp.StatusCode != http.StatusMethodNotAllowed || resp.Header.Get("Allow") != "GET, HEAD" {
-		t.Errorf("POST /: status %d, Allow %q", resp.StatusCode, resp.Header.Get("Allow"))
+	if resp.Code != http.StatusMethodNotAllowed || resp.Header().Get("Allow") != "GET, HEAD" {
+		t.Errorf("POST /: status %d, Allow %q", resp.Code, resp.Header().Get("Allow"))
 	}
 }
 
