@@ -74,10 +74,9 @@ type Engine struct {
 	cfg       Config
 	member    string // the group member id, for the pulse
 	lanes     map[LP]*lane
-	tails     map[int32]bool // partitions of the token topic that are followed
-	pulses    map[LP]pulse   // newest of every LP, peers' and ours
-	leaseSent time.Time      // when the newest answered heartbeat was sent
-	inFlight  int            // calls that have not ended, of lanes that are gone too
+	pulses    map[LP]pulse // newest of every LP, peers' and ours
+	leaseSent time.Time    // when the newest answered heartbeat was sent
+	inFlight  int          // calls that have not ended, of lanes that are gone too
 	byLane    [event.LaneCount]int
 	runnable  [event.LaneCount][]*lane // LPs with runnable requests, taking turns
 	gens      uint64
@@ -95,7 +94,7 @@ type pulse struct {
 // New makes an engine that owns nothing.
 func New(cfg Config) *Engine {
 	return &Engine{
-		cfg: cfg.withDefaults(), lanes: map[LP]*lane{}, tails: map[int32]bool{}, pulses: map[LP]pulse{},
+		cfg: cfg.withDefaults(), lanes: map[LP]*lane{}, pulses: map[LP]pulse{},
 	}
 }
 

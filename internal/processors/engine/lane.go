@@ -100,11 +100,13 @@ func (e *Engine) assigned(now time.Time, in Assigned) {
 		e.drop(in.LP)
 	}
 	e.lanes[in.LP] = l
+	// A Pause for an earlier assignment may have come too late, and hit this one.
+	e.do(Resumed{in.LP})
 	l.waitUntil = now.Add(e.cfg.Lease)
 	if p, ok := e.pulses[in.LP]; ok {
 		l.released(p.epoch, p.released)
 	}
-	e.follow(l)
+	e.follow(l.Partition)
 }
 
 // released spares the wait where the newest owner known has let go.
@@ -114,10 +116,19 @@ func (l *lane) released(epoch int64, released bool) {
 	}
 }
 
-// follow has the lane's token partition read from the lane's position.
-func (e *Engine) follow(l *lane) {
-	e.tails[l.Partition] = true
-	e.do(Follow{Partition: l.Partition, From: l.position})
+// follow has a token partition read from where the furthest behind of its lanes
+// stands: they share one reading, and whoever is further on passes over what it
+// has seen.
+func (e *Engine) follow(partition int32) {
+	from := int64(-1)
+	for _, which := range event.Lanes() {
+		if l := e.lanes[LP{which, partition}]; l != nil && (from < 0 || l.position < from) {
+			from = l.position
+		}
+	}
+	if from >= 0 {
+		e.do(Follow{Partition: partition, From: from})
+	}
 }
 
 // anew takes a LP that is still assigned from the beginning: what this process
@@ -136,7 +147,7 @@ func (e *Engine) anew(now time.Time, old *lane) {
 	if old.paused {
 		e.do(Resumed{l.LP})
 	}
-	e.follow(l)
+	e.follow(l.Partition)
 }
 
 // drop forgets a LP. Its calls are broken off, and no output of it is written
@@ -153,7 +164,6 @@ func (e *Engine) drop(lp LP) {
 			return
 		}
 	}
-	delete(e.tails, lp.Partition)
 	e.do(Unfollow{lp.Partition})
 }
 
@@ -256,6 +266,7 @@ func (e *Engine) tokens(now time.Time, in Tokens) {
 			if s.Offset < l.position || s.View.Lane != which {
 				continue
 			}
+			l.position = s.Offset // what is admitted meanwhile counts from here
 			if !e.seen(l, s) {
 				e.anew(now, l)
 				l = nil
@@ -281,6 +292,7 @@ func (e *Engine) seen(l *lane, s *Seen) bool {
 	counts := l.filter.Admit(v)
 	l.claimer.Saw(v.Epoch, own)
 	if own && l.claimer.Owns() && l.epoch != v.Epoch {
+		l.position = s.Offset + 1
 		e.own(l, v.Epoch)
 	}
 	if counts && v.Type.Output() {
@@ -343,8 +355,9 @@ func (e *Engine) tokensGone(now time.Time, in TokensGone) {
 		}
 		l.position = max(l.position, in.Earliest)
 		l.bound.Bound = max(l.bound.Bound, in.Earliest)
-		e.follow(l)
+		l.claimer.ReadTo(l.position)
 	}
+	e.follow(in.Partition) // the reading has stopped, also where all lanes are further on
 }
 
 // safeBound is where a successor's restore may begin: no event of a request
