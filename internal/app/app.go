@@ -37,16 +37,15 @@ type App struct {
 	models  *llm.Registry
 	owner   string
 
-	ready       chan struct{}
-	once        sync.Once
-	addr        string // set before ready is closed
-	metricsAddr string
+	ready chan struct{}
+	once  sync.Once
+	addr  string // set before ready is closed
 }
 
 // New makes an App, which speaks to nobody before Run. The error says what is
 // wrong with the configuration. A nil logger discards.
 func New(cfg Config, log *slog.Logger) (*App, error) {
-	cfg, err := cfg.withDefaults()
+	cfg, err := withDefaults(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -149,7 +148,7 @@ func (a *App) listen(ctx context.Context, p *parts) error {
 		Grace: a.listenerGrace(),
 		Listening: func(addr net.Addr) {
 			a.addr = addr.String()
-			a.log.Info("ready", slog.String("listen", a.addr), slog.Any("roles", a.cfg.Roles))
+			a.log.InfoContext(ctx, "ready", slog.String("listen", a.addr), slog.Any("roles", a.cfg.Roles))
 			a.once.Do(func() { close(a.ready) })
 		},
 		Stopping: func() {

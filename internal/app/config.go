@@ -70,7 +70,7 @@ type Config struct {
 }
 
 // withDefaults fills in what was left out and says what cannot be.
-func (c Config) withDefaults() (Config, error) {
+func withDefaults(c Config) (Config, error) {
 	if len(c.Roles) == 0 {
 		c.Roles = Roles()
 	}

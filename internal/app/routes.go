@@ -4,9 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
-	"net/http/pprof" //nolint:gosec // its handlers are mounted on a listener of their own alone
+	"net/http/pprof"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -54,7 +55,7 @@ func (a *App) serveMetrics(ctx context.Context) error {
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	return api.Serve(ctx, a.cfg.MetricsListen, mux, api.ServerConfig{ //nolint:wrapcheck // it says what it could not do
 		Log: a.log, Grace: time.Second,
-		Listening: func(addr net.Addr) { a.log.Info("metrics are served", "listen", addr.String()) },
+		Listening: func(addr net.Addr) { a.log.InfoContext(ctx, "metrics are served", slog.String("listen", addr.String())) },
 	})
 }
 
@@ -64,7 +65,7 @@ func (p *parts) endWaits(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithCancel(r.Context())
 		defer cancel()
-		defer context.AfterFunc(p.waits, cancel)()
+		defer context.AfterFunc(p.waits, cancel)() //nolint:contextcheck // p.waits is no request's: it ends when the process stops
 		next.ServeHTTP(w, r.WithContext(ctx))
 	})
 }

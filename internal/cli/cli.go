@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/alecthomas/kong"
 	"golang.org/x/term"
@@ -37,7 +38,7 @@ type System struct {
 // terminal tells whether a person looks at w.
 func terminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd())) //nolint:gosec // a descriptor is a small number
+	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 // commands is the grammar of the command line.
@@ -49,6 +50,7 @@ type commands struct {
 	Topic   TopicCmd   `cmd:"" help:"Look at the topics, make them, follow one."`
 	Job     JobCmd     `cmd:"" help:"Submit jobs, look at them, follow one."`
 	Migrate MigrateCmd `cmd:"" help:"Bring the database's schema up to date."`
+	Bench   BenchCmd   `cmd:"" help:"Measure a running deployment, beside what bare Kafka costs."`
 	Config  ConfigCmd  `cmd:"" help:"Print the configuration that is in force, and where each value is from."`
 	Version VersionCmd `cmd:"" help:"Print which build this is."`
 }
@@ -92,7 +94,8 @@ func Run(ctx context.Context, args []string, sys System) (code int) {
 		kong.Description("LLM work as events on Kafka.\n\nFlags go before environment variables (PENSTOCK_ and the flag's name), those before the file of --config."),
 		kong.Writers(sys.Stdout, sys.Stderr),
 		kong.Exit(func(code int) { panic(exit(code)) }),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true, WrapUpperBound: 100, ValueFormatter: helpWithEnv}),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true, WrapUpperBound: 100}),
+		kong.ValueFormatter(helpWithEnv),
 		kong.Resolvers(set),
 		kong.Bind(set),
 		kong.BindTo(ctx, (*context.Context)(nil)),
@@ -131,11 +134,11 @@ func Run(ctx context.Context, args []string, sys System) (code int) {
 
 // commandOf is the command as far as it was understood.
 func commandOf(c *kong.Context) string {
-	name := "penstock"
+	name := []string{"penstock"}
 	for _, p := range c.Path {
 		if p.Command != nil {
-			name += " " + p.Command.Name
+			name = append(name, p.Command.Name)
 		}
 	}
-	return name
+	return strings.Join(name, " ")
 }

@@ -30,7 +30,7 @@ const (
 // DevCmd runs everything in one process.
 type DevCmd struct {
 	Data     string   `setting:"" placeholder:"DIR" help:"Where the embedded parts keep their data; default is penstock/dev in the user's data directory."`
-	Kafka    []string `setting:"" placeholder:"HOST:PORT,..." help:"A real Kafka in place of the embedded broker."`
+	Kafka    []string `setting:"" placeholder:"HOST:PORT" help:"A real Kafka in place of the embedded broker."`
 	Postgres string   `setting:"" secret:"" placeholder:"URL" help:"A real PostgreSQL in place of the private one."`
 	TopicFlags
 	ProcessFlags
@@ -43,10 +43,10 @@ func (c *DevCmd) Run(ctx context.Context, sys *System, common *Common, set *sett
 	}
 	log := common.logger(sys)
 	stack, err := c.start(ctx, sys, log)
+	if ctx.Err() != nil {
+		return stack.stop(ctx) // while it started
+	}
 	if err != nil {
-		if ctx.Err() != nil {
-			return nil // stopped while it started
-		}
 		return err
 	}
 	a, err := app.New(app.Config{
@@ -57,13 +57,12 @@ func (c *DevCmd) Run(ctx context.Context, sys *System, common *Common, set *sett
 	if err != nil {
 		return errors.Join(usageError{err}, stack.stop(ctx))
 	}
-	err = serve(ctx, a, func(addr string) {
+	err = errors.Join(stack.serve(ctx, a, func(addr string) {
 		c.welcome(sys, addr, stack)
 		if sys.Started != nil {
 			sys.Started(addr)
 		}
-	})
-	err = errors.Join(err, stack.stop(ctx))
+	}), stack.stop(ctx))
 	if err == nil {
 		fmt.Fprintln(sys.Stdout, "Stopped.")
 	}
@@ -89,10 +88,11 @@ func (c *DevCmd) start(ctx context.Context, sys *System, log *slog.Logger) (*dev
 	if s.data, err = c.dataDir(sys.Env); err != nil {
 		return nil, usageError{err}
 	}
-	hint := time.AfterFunc(hintAfter, func() {
-		fmt.Fprintln(sys.Stderr, "Starting; the first start fetches the binaries of PostgreSQL.")
-	})
-	defer hint.Stop()
+	hint := "Starting."
+	if _, err := os.Stat(s.data); err != nil {
+		hint = "Starting; the first start fetches the binaries of PostgreSQL."
+	}
+	defer time.AfterFunc(hintAfter, func() { fmt.Fprintln(sys.Stderr, hint) }).Stop()
 	both, bothCtx := errgroup.WithContext(ctx)
 	if len(c.Kafka) == 0 {
 		both.Go(func() (err error) {
@@ -145,8 +145,36 @@ func startBroker(ctx context.Context, dir string, log *slog.Logger) (*devstack.B
 	return b, nil
 }
 
+// serve runs the app on the stack, and no longer than its database runs.
+func (s *devStack) serve(ctx context.Context, a *app.App, started func(addr string)) error {
+	if s.database == nil {
+		return serve(ctx, a, started)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	gone := errors.New("the private PostgreSQL has ended by itself: start anew; what was accepted is kept")
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		select {
+		case <-s.database.Done():
+			cancel(gone)
+		case <-ctx.Done():
+		}
+	}()
+	err := serve(ctx, a, started)
+	cancel(nil)
+	<-watched
+	if errors.Is(context.Cause(ctx), gone) {
+		err = errors.Join(gone, err)
+	}
+	return err
+}
+
 // stop stops what start started.
 func (s *devStack) stop(ctx context.Context) error {
+	if s == nil {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), devStopTime)
 	defer cancel()
 	var errs []error

@@ -12,7 +12,7 @@ import (
 
 // KafkaFlags say where the log is and how its topics are made.
 type KafkaFlags struct {
-	Kafka []string `setting:"" default:"127.0.0.1:9092" placeholder:"HOST:PORT,..." help:"Bootstrap addresses of Kafka."`
+	Kafka []string `setting:"" default:"127.0.0.1:9092" placeholder:"HOST:PORT" help:"Bootstrap addresses of Kafka."`
 	TopicFlags
 }
 
@@ -36,7 +36,7 @@ type PostgresFlags struct {
 type ProcessFlags struct {
 	Listen        string            `setting:"" default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Where to serve HTTP."`
 	MetricsListen string            `setting:"" placeholder:"HOST:PORT" help:"A listener for /metrics and /debug/pprof alone."`
-	Models        map[string]string `setting:"" placeholder:"NAME=MODEL;..." help:"Bare names of models."`
+	Models        map[string]string `setting:"" placeholder:"NAME=MODEL" help:"Bare names of models."`
 	MaxInFlight   int               `setting:"" default:"1024" help:"Calls of models at once."`
 }
 

@@ -1,0 +1,116 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/penstock-io/penstock/internal/cli/client"
+)
+
+// JobCmd is about jobs.
+type JobCmd struct {
+	Submit SubmitCmd  `cmd:"" help:"Submit jobs: JSON lines from a file, or a prompt."`
+	List   JobListCmd `cmd:"" help:"List jobs, newest first."`
+	Get    JobGetCmd  `cmd:"" help:"Show a job."`
+	Tail   JobTailCmd `cmd:"" help:"Follow what a job says."`
+}
+
+// JobListCmd lists jobs.
+type JobListCmd struct {
+	Status       []string `help:"Only these statuses."`
+	Lane         []string `help:"Only these lanes."`
+	Batch        []string `help:"Only these batches."`
+	Conversation []string `help:"Only these conversations."`
+	CreatedAfter string   `placeholder:"TIME" help:"Only those created after an RFC 3339 time."`
+	Limit        int      `default:"20" help:"How many, 100 at most."`
+	After        string   `placeholder:"JOB" help:"Only those behind this job in the list."`
+	Order        string   `default:"desc" enum:"asc,desc" help:"Newest first (desc) or oldest first (asc)."`
+	ClientFlags
+}
+
+// Run implements the command.
+func (c *JobListCmd) Run(ctx context.Context, sys *System) error {
+	cl, err := c.client()
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	q := url.Values{
+		"limit": {strconv.Itoa(c.Limit)}, "order": {c.Order},
+		"status": c.Status, "lane": c.Lane, "batch": c.Batch, "conversation": c.Conversation,
+	}
+	for name, value := range map[string]string{"created_after": c.CreatedAfter, "after": c.After} {
+		if value != "" {
+			q.Set(name, value)
+		}
+	}
+	page, err := cl.List(ctx, q)
+	switch {
+	case err != nil:
+		return advise(err)
+	case c.Output == asJSON:
+		return writeJSON(sys.Stdout, asJSON, page.Raw)
+	case c.Output == asLines:
+		for i := range page.Jobs {
+			if err := writeJSON(sys.Stdout, asLines, page.Jobs[i].Raw); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	rows := make([][]string, len(page.Jobs))
+	for i := range page.Jobs {
+		rows[i] = jobRow(&page.Jobs[i].Resource)
+	}
+	table(sys.Stdout, jobHead(), rows)
+	if page.HasMore {
+		fmt.Fprintf(sys.Stderr, "There are more: --after %s\n", page.Jobs[len(page.Jobs)-1].ID)
+	}
+	return nil
+}
+
+// JobGetCmd shows a job.
+type JobGetCmd struct {
+	Job  string        `arg:"" help:"The job's id."`
+	Wait time.Duration `placeholder:"TIME" help:"Wait this long for its end, 60s at most."`
+	ClientFlags
+}
+
+// Run implements the command.
+func (c *JobGetCmd) Run(ctx context.Context, sys *System) error {
+	cl, err := c.client()
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	j, err := cl.Get(ctx, c.Job, c.Wait)
+	switch {
+	case err != nil:
+		return advise(err)
+	case c.Output != asTable:
+		return writeJSON(sys.Stdout, c.Output, j.Raw)
+	}
+	describe(sys.Stdout, &j.Resource)
+	return nil
+}
+
+// JobTailCmd follows a job.
+type JobTailCmd struct {
+	Job    string `arg:"" help:"The job's id."`
+	Cursor string `help:"Begin behind this cursor in place of the beginning."`
+	ClientFlags
+}
+
+// Run implements the command. A job that fails is a failure.
+func (c *JobTailCmd) Run(ctx context.Context, sys *System) error {
+	cl, err := c.client()
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	t := teller{sys: sys, out: c.Output}
+	return t.follow(ctx, cl, c.Job, c.Cursor)
+}

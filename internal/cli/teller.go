@@ -1,0 +1,99 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/penstock-io/penstock/internal/cli/client"
+	"github.com/penstock-io/penstock/internal/event"
+)
+
+// teller writes a job's events as they come: its text, or the records.
+type teller struct {
+	sys     *System
+	out     format
+	midLine bool   // stdout does not stand at the beginning of a line
+	failure string // how the job ended, if not well
+}
+
+// follow writes a job's events up to its end. The error says that it did not
+// complete.
+func (t *teller) follow(ctx context.Context, cl *client.Client, id, cursor string) error {
+	for e, err := range cl.Follow(ctx, id, cursor) {
+		if err == nil {
+			err = t.tell(&e)
+		}
+		if err != nil {
+			t.endLine()
+			return advise(err)
+		}
+	}
+	t.endLine()
+	if t.failure != "" {
+		return errors.New("job " + id + " " + t.failure)
+	}
+	return nil
+}
+
+func (t *teller) tell(e *client.Event) error {
+	if t.out != asTable {
+		if err := writeJSON(t.sys.Stdout, t.out, jsontext.Value(e.Data)); err != nil {
+			return err
+		}
+	}
+	text := t.out == asTable
+	switch e.View.Type {
+	case event.OutputDelta:
+		var d event.Delta
+		if err := event.DecodeData(e.View.Data, &d); err != nil {
+			return fmt.Errorf("read what the job says: %w", err)
+		}
+		if text && d.Index == 0 {
+			t.say(d.Content + d.Refusal)
+		}
+	case event.OutputSuperseded:
+		var s event.Superseded
+		_ = event.DecodeData(e.View.Data, &s) // a reason is a courtesy
+		if text && t.midLine {
+			t.endLine()
+			t.say(fmt.Sprintf("--- the text above is void (%s): the answer begins anew ---\n", s.Reason))
+		}
+	case event.OutputFailed:
+		var f event.Failed
+		if err := event.DecodeData(e.View.Data, &f); err != nil {
+			return fmt.Errorf("read why the job failed: %w", err)
+		}
+		t.failure = fmt.Sprintf("failed: %s (%s)", f.Message, f.Code)
+	case event.OutputCancelled:
+		t.failure = "was cancelled"
+	case "stream.gap":
+		var gap struct {
+			Reason string `json:"reason"`
+		}
+		_ = event.DecodeData(e.View.Data, &gap) // a reason is a courtesy
+		if text {
+			t.endLine()
+			fmt.Fprintf(t.sys.Stderr, "penstock: events are missing here: %s\n", gap.Reason)
+		}
+	default: // what this build does not know, or does not show
+	}
+	return nil
+}
+
+func (t *teller) say(text string) {
+	if text == "" {
+		return
+	}
+	_, _ = io.WriteString(t.sys.Stdout, text)
+	t.midLine = text[len(text)-1] != '\n'
+}
+
+func (t *teller) endLine() {
+	if t.midLine {
+		t.say("\n")
+	}
+}
