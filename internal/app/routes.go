@@ -55,7 +55,9 @@ func (a *App) serveMetrics(ctx context.Context) error {
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	return api.Serve(ctx, a.cfg.MetricsListen, mux, api.ServerConfig{ //nolint:wrapcheck // it says what it could not do
 		Log: a.log, Grace: time.Second,
-		Listening: func(addr net.Addr) { a.log.InfoContext(ctx, "metrics are served", slog.String("listen", addr.String())) },
+		Listening: func(addr net.Addr) {
+			a.log.InfoContext(ctx, "metrics are served", slog.String("listen", addr.String()))
+		},
 	})
 }
 

@@ -6,8 +6,6 @@ import (
 	"net/url"
 	"strconv"
 	"time"
-
-	"github.com/penstock-io/penstock/internal/cli/client"
 )
 
 // JobCmd is about jobs.
