@@ -227,6 +227,8 @@ type Request struct {
 	Skip   bool         // of a kind that this build does not know
 	Poison string       // why it can never run; "" for a good one
 	Record event.Record // of a poisonous one: the original
+
+	gone int64 // above 0: no request, but so many offsets up to Offset that are gone
 }
 
 // key is what requests are ordered by.
@@ -420,7 +422,7 @@ type Start struct {
 	LP
 	Gen     uint64
 	Request *Request
-	Expired bool    // too old to be run: it ends as expired
+	Expired bool    // too old to be run: it ends as expired, unless the log holds its end
 	Resume  *Resume // what the log may hold of it; nil: nothing
 }
 

@@ -141,6 +141,7 @@ func (e *Engine) anew(now time.Time, old *lane) {
 	l := e.newLane(at, m)
 	l.claimer = fence.NewClaimer(max(old.filter.Epochs[old.Lane], e.pulses[old.LP].epoch))
 	l.seeks = old.seeks + 1
+	l.recent = old.recent // what was read back stays true
 	l.waitUntil = now.Add(e.cfg.Lease)
 	e.lanes[old.LP] = l
 	e.do(Seek{LP: l.LP, Life: l.life, Next: l.delivered})
@@ -183,6 +184,11 @@ func (e *Engine) revoked(in Revoked) {
 	e.do(r)
 }
 
+// refreshEvery is how often a LP commits that has nothing new to say: its bound
+// moves on, so that a successor reads little, and a commit that came late from
+// another owner does not stay.
+const refreshEvery = 10 * time.Second
+
 // drive takes the next step of a lane's claim, and commits what has become
 // committable.
 func (e *Engine) drive(now time.Time, l *lane) {
@@ -209,7 +215,11 @@ func (e *Engine) drive(now time.Time, l *lane) {
 		e.claim(now, l)
 	case fence.Own, fence.Lost:
 	}
-	if l.dirty && l.epoch > 0 && now.Sub(l.committedAt) >= e.cfg.CommitEvery {
+	wait := refreshEvery
+	if l.dirty {
+		wait = e.cfg.CommitEvery
+	}
+	if l.epoch > 0 && now.Sub(l.committedAt) >= wait {
 		l.committedAt, l.dirty = now, false
 		e.do(l.commit())
 	}
@@ -291,7 +301,8 @@ func (e *Engine) seen(l *lane, s *Seen) bool {
 	before := l.filter.Epochs[l.Lane]
 	counts := l.filter.Admit(v)
 	l.claimer.Saw(v.Epoch, own)
-	if own && l.claimer.Owns() && l.epoch != v.Epoch {
+	// An older claim of ours, whose outcome was unknown, may turn up at any time.
+	if own && l.claimer.Owns() && v.Epoch == l.claimer.Epoch() && l.epoch != v.Epoch {
 		l.position = s.Offset + 1
 		e.own(l, v.Epoch)
 	}

@@ -431,7 +431,7 @@ func (w *world) calm() {
 			return
 		}
 	}
-	w.fail("not all ended: %s", w.undone())
+	w.fail("not all ended: %s%s", w.undone(), w.story(w.lps[0]))
 }
 
 func metadata(c Commit) offsets.Metadata {

@@ -211,6 +211,9 @@ func (w *world) undone() string {
 		}
 		if o := w.owner[lp]; o != nil {
 			if l := o.eng.lanes[lp]; l != nil {
+				for _, en := range l.entries {
+					fmt.Fprintf(&b, " entry %d %s started %v, read back %v, written %v, resume %+v, ends as %q;", en.Offset, en.Head.Job, en.started, en.readBack, en.written, en.resume, en.fact)
+				}
 				fmt.Fprintf(&b, " lane: %s, position %d, epoch %d, claimer %+v, delivered %d, handover %d, backlog %d, entries %d, paused %v, asked %v, lapsed %v; calls %d, gates %+v, tail %+v, fetch %+v",
 					l.tracker, l.position, l.epoch, l.claimer, l.delivered, l.handover, len(l.backlog), len(l.entries), l.paused, l.asked, l.lapsed, len(o.calls), o.gates[lp], o.tail[lp.Partition], o.fetch[lp])
 			}

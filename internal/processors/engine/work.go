@@ -27,22 +27,19 @@ func (e *Engine) requests(in Requests) {
 }
 
 // requestsGone: retention took requests that nobody had run. That they are gone
-// is for the loop to tell; here the rest goes on.
+// is for the loop to tell; here the rest goes on, behind what was delivered
+// before.
 func (e *Engine) requestsGone(in RequestsGone) {
 	l := e.lanes[in.LP]
 	if l == nil || in.Earliest <= l.delivered {
 		return
 	}
-	for o := l.tracker.Watermark(); o < in.Earliest; o = l.tracker.Watermark() {
-		if l.entries[o] != nil {
-			break // what was taken in earlier runs on
-		}
-		l.tracker.Done(o)
-	}
+	l.backlog = append(l.backlog, &Request{Offset: in.Earliest - 1, gone: in.Earliest - l.delivered})
 	l.delivered = in.Earliest
 	l.seeks++
-	l.dirty = true
 	e.do(Seek{LP: l.LP, Life: l.life, Next: in.Earliest})
+	e.take(l)
+	e.enqueue(l)
 }
 
 // take moves requests from the backlog into the window, in order, while there
@@ -77,12 +74,10 @@ func (e *Engine) take(l *lane) {
 }
 
 // room tells whether the window takes one more. A request larger than the
-// window is let in when it is alone.
+// window is let in when it is alone, and so is one behind a hole in the log that
+// is wider than the span: all before it is done, which one run says.
 func (e *Engine) room(l *lane, r *Request) bool {
-	if len(l.entries) == 0 {
-		return r.Offset-l.tracker.Watermark() < offsets.MaxSpan || r.Offset == l.tracker.Next()
-	}
-	return len(l.entries) < e.cfg.MaxWindow && l.bytes+r.Bytes <= e.cfg.MaxWindowBytes &&
+	return len(l.entries) == 0 || len(l.entries) < e.cfg.MaxWindow && l.bytes+r.Bytes <= e.cfg.MaxWindowBytes &&
 		r.Offset-l.tracker.Watermark() < offsets.MaxSpan
 }
 
@@ -102,6 +97,11 @@ func (e *Engine) handedOver(l *lane) {
 
 // admit takes one request into the window.
 func (e *Engine) admit(l *lane, r *Request) {
+	if r.gone > 0 {
+		l.tracker.Skip(offsets.Range{From: r.Offset + 1 - r.gone, To: r.Offset + 1})
+		l.dirty = true
+		return
+	}
 	if !l.tracker.Take(r.Offset) {
 		return // done already, by the commit's metadata
 	}
@@ -219,7 +219,7 @@ func (e *Engine) start(l *lane, en *entry) {
 	e.byLane[l.Lane]++
 	e.do(Start{
 		LP: l.LP, Gen: l.gen, Request: en.Request, Resume: en.resume,
-		Expired: en.resume == nil && !l.oldest.IsZero() && en.Time.Before(l.oldest),
+		Expired: (en.resume == nil || en.resume.From < 0) && !l.oldest.IsZero() && en.Time.Before(l.oldest),
 	})
 }
 

@@ -57,6 +57,13 @@ func (t *Tracker) Done(offset int64) {
 	t.advance()
 }
 
+// Skip tells that there is nothing at the offsets of r, or nothing any more.
+func (t *Tracker) Skip(r Range) {
+	t.mark(Range{max(r.From, t.watermark), r.To})
+	t.next = max(t.next, r.To)
+	t.advance()
+}
+
 func (t *Tracker) has(offset int64) bool {
 	i, found := t.search(offset)
 	return found || (i > 0 && t.done[i-1].To > offset)
