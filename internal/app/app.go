@@ -13,7 +13,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -104,8 +103,9 @@ func (a *App) Addr() string {
 func (a *App) Run(ctx context.Context) error {
 	p, err := a.open(ctx)
 	if err != nil {
-		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
-			return nil // stopped while it started
+		if ctx.Err() != nil { // stopped while it started
+			a.log.InfoContext(ctx, "stopped while starting", slog.Any("err", err))
+			return nil
 		}
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -27,49 +28,61 @@ func runStages(ctx context.Context, log *slog.Logger, grace time.Duration, stage
 	defer abort()
 	stop, begin := context.WithCancel(ctx)
 	defer begin()
-	var failure error
-	var once sync.Once
+	var failure atomic.Pointer[error] // the first one
 	fail := func(err error) {
-		once.Do(func() { failure = err })
+		failure.CompareAndSwap(nil, &err)
 		begin()
 	}
-	trigger := stop.Done()
-	ended := make([]chan struct{}, len(stages))
-	for i, s := range stages {
-		ended[i] = s.start(base, trigger, fail)
-		trigger = ended[i]
+	failed := func() error {
+		if err := failure.Load(); err != nil {
+			return *err
+		}
+		return nil
 	}
+	trigger := stop.Done()
+	ended := make(map[string]<-chan struct{}, len(stages))
+	for _, s := range stages {
+		trigger = s.start(base, trigger, fail)
+		ended[s.name] = trigger
+	}
+	all := make(chan struct{})
+	go func() {
+		defer close(all)
+		for _, done := range ended {
+			<-done
+		}
+	}()
 	<-stop.Done()
 	log.InfoContext(ctx, "stopping", slog.Duration("grace", grace))
 	timer := time.NewTimer(grace + margin)
 	defer timer.Stop()
 	select {
-	case <-trigger:
-		return failure
+	case <-all:
+		return failed()
 	case <-timer.C:
 	}
 	log.WarnContext(ctx, "the grace period is over: what is left is stopped at once")
 	abort()
 	timer.Reset(margin)
 	select {
-	case <-trigger:
-		return failure
+	case <-all:
+		return failed()
 	case <-timer.C:
 	}
 	var left []string
-	for i, done := range ended {
+	for _, s := range stages {
 		select {
-		case <-done:
+		case <-ended[s.name]:
 		default:
-			left = append(left, stages[i].name)
+			left = append(left, s.name)
 		}
 	}
-	return errors.Join(fmt.Errorf("stop: %s did not end within %s", strings.Join(left, ", "), grace+2*margin))
+	return errors.Join(failed(), fmt.Errorf("stop: %s did not end within %s", strings.Join(left, ", "), grace+2*margin))
 }
 
 // start runs the stage; the channel is closed once it has been triggered and has
 // ended. What ends before is a failure.
-func (s stage) start(base context.Context, trigger <-chan struct{}, fail func(error)) chan struct{} {
+func (s stage) start(base context.Context, trigger <-chan struct{}, fail func(error)) <-chan struct{} {
 	ctx, cancel := context.WithCancel(base)
 	var all sync.WaitGroup
 	for _, run := range s.runs {
