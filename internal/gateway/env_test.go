@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -197,9 +198,9 @@ func (g *ground) record(part int32, h event.Head, data any) event.Record {
 	}
 }
 
-func (a *author) write(t event.Type, data any) kafka.Ack {
+func (a *author) write(t event.Type, data any) {
 	a.g.Helper()
-	return a.g.append(a.next(t, data))[0]
+	a.g.append(a.next(t, data))
 }
 
 func (g *ground) append(recs ...event.Record) []kafka.Ack {
@@ -209,16 +210,19 @@ func (g *ground) append(recs ...event.Record) []kafka.Ack {
 	return acks
 }
 
-func (a *author) started() kafka.Ack {
-	return a.write(event.OutputStarted, event.Started{Model: "sim", Provider: "sim"})
+func (a *author) started() {
+	a.g.Helper()
+	a.write(event.OutputStarted, event.Started{Model: "sim", Provider: "sim"})
 }
 
-func (a *author) say(text string) kafka.Ack {
-	return a.write(event.OutputDelta, event.Delta{Content: text})
+func (a *author) say(text string) {
+	a.g.Helper()
+	a.write(event.OutputDelta, event.Delta{Content: text})
 }
 
-func (a *author) complete() kafka.Ack {
-	return a.write(event.OutputCompleted, event.Completed{Model: "sim", Choices: []event.Choice{{FinishReason: "stop"}}})
+func (a *author) complete() {
+	a.g.Helper()
+	a.write(event.OutputCompleted, event.Completed{Model: "sim", Choices: []event.Choice{{FinishReason: "stop"}}})
 }
 
 // whole writes a job of n deltas, "0 " to "n-1 ", in one go.
@@ -232,11 +236,12 @@ func (a *author) whole(n int) []kafka.Ack {
 }
 
 // claim writes a claim by hand.
-func (g *ground) claim(part int32, lane event.Lane, epoch int64) kafka.Ack {
+func (g *ground) claim(part int32, lane event.Lane, epoch int64) {
+	g.Helper()
 	h := event.Head{Type: event.LaneClaimed, V: 1, Time: time.Now(), Lane: lane, Epoch: epoch}
 	rec := g.record(part, h, event.Claim{Owner: "test"})
 	rec.Key = []byte(lane.String())
-	return g.append(rec)[0]
+	g.append(rec)
 }
 
 // request writes the job's request.
@@ -284,7 +289,7 @@ func (g *ground) open(path string, headers ...string) *client {
 	for i := 0; i+1 < len(headers); i += 2 {
 		req.Header.Set(headers[i], headers[i+1])
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := http.DefaultClient.Do(req) //nolint:bodyclose // client.close does
 	if err != nil {
 		cancel()
 		g.Fatal(err)
@@ -346,7 +351,7 @@ func (c *client) rest() []got {
 	var all []got
 	for {
 		e, err := c.next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return all
 		}
 		c.g.no(err)

@@ -288,7 +288,9 @@ func (broken) Fetch(context.Context, kafka.TopicPartition, int64, int32, time.Du
 	return kafka.Fetched{}, errAway
 }
 
-func (broken) Offset(context.Context, kafka.TopicPartition, kafka.At) (int64, error) { return 0, errAway }
+func (broken) Offset(context.Context, kafka.TopicPartition, kafka.At) (int64, error) {
+	return 0, errAway
+}
 
 func (broken) TopicID(context.Context, string) ([16]byte, error) { return [16]byte{}, errAway }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/penstock-io/penstock/internal/event"
 	"github.com/penstock-io/penstock/internal/job"
+	"github.com/penstock-io/penstock/internal/kafka"
 )
 
 // Lookup tells of jobs from the log alone, for those that were not projected yet.
@@ -55,7 +56,10 @@ func (l *Lookup) Job(ctx context.Context, tenant, id string, partition *int32) (
 }
 
 // readAll polls until the stream is at the end of what is known of the log.
+// Before it says that there is nothing, it asks Kafka where the log ends, and
+// where the job would have to begin.
 func (s *jobStream) readAll(ctx context.Context) error {
+	until := int64(-1)
 	for {
 		wait, err := s.poll(ctx)
 		switch {
@@ -65,10 +69,22 @@ func (s *jobStream) readAll(ctx context.Context) error {
 			return err
 		case wait == nil:
 			continue
-		case s.seen || s.sure:
+		case s.seen || until >= 0 && s.reader.next >= until:
 			return nil
+		case until >= 0:
+			select {
+			case <-wait:
+			case <-ctx.Done():
+				return ctx.Err() //nolint:wrapcheck // the caller's own
+			}
+			continue
 		}
-		s.sure = true // nothing there: ask Kafka where it would have to be
+		if until, err = s.g.offset(ctx, s.g.hub.of(s.part.id), kafka.End()); err != nil {
+			return err
+		}
+		if s.sure {
+			continue
+		}
 		from, err := s.g.beginByTime(ctx, s.part, s.place.since)
 		if err != nil {
 			return err

@@ -22,7 +22,7 @@ func newMetrics(reg prometheus.Registerer, log *slog.Logger) *metrics {
 		active: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "streaming_active_connections", Help: "Streams that are open.",
 		}),
-		chunks: prometheus.NewCounter(prometheus.CounterOpts{ //nolint:promlinter // The name was asked for by users.
+		chunks: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "streaming_chunks_total", Help: "Events that were written to streams.",
 		}),
 		completions: prometheus.NewCounterVec(prometheus.CounterOpts{

@@ -33,7 +33,12 @@ func newReader(h *hub, p *partition, next int64, leaderEpoch int32) *reader {
 
 // cursor is the place behind a record that was just visited.
 func (r *reader) cursor(e *entry, f *fence.Filter) string {
-	return r.place(e.offset+1, e.leaderEpoch, f)
+	if c := e.cursor.Load(); c != nil && c.epochs == f.Epochs {
+		return c.text
+	}
+	c := &placed{f.Epochs, r.place(e.offset+1, e.leaderEpoch, f)}
+	e.cursor.Store(c)
+	return c.text
 }
 
 // here is the reader's own place.
@@ -142,8 +147,7 @@ func (r *reader) before(ctx context.Context) (*entry, error) {
 	} else {
 		err := r.hub.read(ctx, r.hub.of(r.part.id), at, func(got kafka.Fetched) {
 			if entries, _ := scan(got.Records, at); len(entries) > 0 {
-				e := entries[0]
-				found = &e
+				found = &entries[0]
 			}
 		})
 		if errors.Is(err, kafka.ErrOutOfRange) {

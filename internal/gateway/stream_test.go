@@ -48,7 +48,7 @@ func TestAWatcherSeesAJobFromItsFirstEventToItsLast(t *testing.T) {
 			t.Errorf("a late joiner got %q, want %q", text(again), text(all))
 		}
 		g.open(events(a), "Last-Event-ID", all[21].id).status(http.StatusNoContent)
-		g.open(events(a)+"?cursor="+all[21].id).status(http.StatusNoContent)
+		g.open(events(a) + "?cursor=" + all[21].id).status(http.StatusNoContent)
 	})
 }
 
@@ -57,12 +57,14 @@ func TestAClientThatIsCutOffAnywhereResumesWithoutLossOrRepetition(t *testing.T)
 		a := g.author()
 		a.started()
 		const deltas = 400
-		go func() {
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		wg.Go(func() {
 			for i := range deltas {
 				a.say(fmt.Sprint(i, " "))
 			}
 			a.complete()
-		}()
+		})
 		var all []got
 		last, cuts := "", 0
 		for {
@@ -94,7 +96,7 @@ func TestAClientThatIsCutOffAnywhereResumesWithoutLossOrRepetition(t *testing.T)
 
 func TestASnapshotAndItsTailJoinWithoutASeam(t *testing.T) {
 	onBoth(t, Config{}, func(g *ground) {
-		for range 3 {
+		for range 4 {
 			a := g.author()
 			a.started()
 			var want strings.Builder
@@ -110,7 +112,7 @@ func TestASnapshotAndItsTailJoinWithoutASeam(t *testing.T) {
 			})
 			for range 8 {
 				wg.Go(func() {
-					for range 14 {
+					for range 16 {
 						joinOnce(g, a, want.String())
 					}
 				})

@@ -3,10 +3,12 @@ package gateway
 import (
 	"sort"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
 	"github.com/penstock-io/penstock/internal/event"
+	"github.com/penstock-io/penstock/internal/fence"
 )
 
 // entry is one record of the token topic, its head scanned once for all readers.
@@ -15,6 +17,15 @@ type entry struct {
 	leaderEpoch int32
 	view        event.View // the zero View for what is no event: the fence drops it
 	raw         []byte
+	// cursor is the place behind the record as the last reader wrote it: most
+	// readers have seen the same epochs, so it is written once for all of them.
+	cursor atomic.Pointer[placed]
+}
+
+// placed is a cursor's text, and the epochs that are in it.
+type placed struct {
+	epochs fence.Epochs
+	text   string
 }
 
 // segment is what one poll brought of a partition. It is never changed.
