@@ -52,8 +52,10 @@ func (m *model) put(s *state, i int8, what string, emit func(*state, step), do f
 	if o.alive {
 		o.drive()
 		member := i == n.assigned-1
-		if !member && !o.lease && o.epoch == 0 && o.sent != 1 && m.off != ruleClaimLease {
-			*o = owner{name: o.name} // it can do nothing any more
+		if !member && !o.lease && o.epoch == 0 && o.sent != 1 && m.off != ruleClaimLease && o.claimer.Next(false) == fence.Wait {
+			if c := o.claimer; !waiting(&c) {
+				*o = owner{name: o.name} // it can do nothing any more
+			}
 		}
 	}
 	emit(&n, step{int(i), what})
