@@ -207,6 +207,7 @@ type tab struct {
 	problems []string // what the console, the policy and scripts complained of
 	network  []string // what the console said of failed requests
 	strays   []string // requests to another origin
+	posted   int      // requests that were POSTs
 }
 
 // size is a window; a phone has a touch screen.
@@ -257,7 +258,7 @@ func (p *tab) hear(m message) {
 		Type             string
 		Args             []struct{ Value, Description any }
 		Entry            struct{ Level, Source, Text, URL string }
-		Request          struct{ URL string }
+		Request          struct{ URL, Method string }
 		ExceptionDetails struct {
 			Text      string
 			Exception struct{ Description string }
@@ -281,6 +282,9 @@ func (p *tab) hear(m message) {
 			p.problems = append(p.problems, line)
 		}
 	case "Network.requestWillBeSent":
+		if e.Request.Method == "POST" {
+			p.posted++
+		}
 		u, err := url.Parse(e.Request.URL)
 		if err != nil || (u.Scheme != "data" && u.Scheme+"://"+u.Host != p.origin) {
 			p.strays = append(p.strays, e.Request.URL)
@@ -323,7 +327,7 @@ func eval[T any](p *tab, expression string) T {
 	}
 	var value T
 	if got.Result.Value != nil {
-		p.must(json.Unmarshal(got.Result.Value, &value))
+		p.must(json.Unmarshal(got.Result.Value, &value, json.MatchCaseInsensitiveNames(true)))
 	}
 	return value
 }
@@ -374,6 +378,13 @@ func (p *tab) shot(name string) {
 	png, err := base64.StdEncoding.DecodeString(got.Data)
 	p.must(err)
 	p.must(os.WriteFile(filepath.Join(dir, name+".png"), png, 0o600))
+}
+
+// posts is how many POSTs the page has made.
+func (p *tab) posts() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.posted
 }
 
 // clean says that nothing was complained of and that no request left the

@@ -87,10 +87,10 @@ func (j *fakeJob) script() {
 		say(2, 20)
 		end(2, 21)
 	case "burst":
-		gap = 0
+		gap = time.Millisecond
 		started(1)
-		say(1, 3000)
-		end(1, 3000)
+		say(1, 1500)
+		end(1, 1500)
 	case "html":
 		started(1)
 		add("delta", 1, map[string]any{"index": 0, "content": html, "reasoning": html})
