@@ -115,7 +115,10 @@ func (p *proc) step(in Input) {
 }
 
 // actions is how many kinds of things a process does.
-const actions = 12
+const (
+	actions     = 12
+	readsTokens = 3
+)
 
 // act does one thing, chosen among all that could happen next.
 func (p *proc) act() {
@@ -134,7 +137,7 @@ func (p *proc) act() {
 		p.deliver(&p.intakeQ, 0)
 	case 2:
 		p.deliver(&p.intakeQ, 0)
-	case 3:
+	case readsTokens:
 		p.pollTail(int32(p.w.n(2)))
 		p.deliver(&p.tailQ, 0)
 	case 4:
