@@ -283,7 +283,7 @@ func (b randomBytes) Read(p []byte) (int, error) {
 func (w *world) expire() {
 	p := int32(w.n(2))
 	if n := int64(len(w.tokens[p])) - w.tokFrom[p]; n > 4 {
-		w.tokFrom[p] += int64(w.n(int(n/2) + 1))
+		w.trim(p, w.tokFrom[p]+int64(w.n(int(n/2)+1)))
 		for _, j := range w.jobs {
 			if j.Partition == p && j.created < w.tokFrom[p] {
 				j.trimmed = true
@@ -298,6 +298,18 @@ func (w *world) expire() {
 				r.job.trimmed = true
 			}
 		}
+	}
+}
+
+// trim moves the start of a token log, short of a claim that is known from
+// nowhere else: the kept days are many, and commits are made every few seconds.
+func (w *world) trim(p int32, to int64) {
+	for o := w.tokFrom[p]; o < to; o++ {
+		v := &w.tokens[p][o].view
+		if v.Type == event.LaneClaimed && v.Epoch > metadata(w.commits[LP{v.Lane, p}]).Epoch {
+			return
+		}
+		w.tokFrom[p] = o + 1
 	}
 }
 

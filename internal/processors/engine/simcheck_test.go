@@ -77,7 +77,7 @@ func (w *world) appendFact(h *event.Head) {
 		return
 	}
 	if !j.ended && !j.trimmed {
-		w.fail("job %s: %s without a terminal event that counts", j.head.Job, h.Type)
+		w.fail("job %s (%+v): %s without a terminal event that counts; log starts at %d%s", j.head.Job, j, h.Type, w.tokFrom[j.Partition], w.story(j.LP))
 	}
 	if j.ended && !j.twice && !j.trimmed && factOf(j.endedType) != h.Type {
 		w.fail("job %s: %s follows from %s", j.head.Job, h.Type, j.endedType)
