@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
@@ -282,7 +283,7 @@ func (p *tab) hear(m message) {
 			p.problems = append(p.problems, line)
 		}
 	case "Network.requestWillBeSent":
-		if e.Request.Method == "POST" {
+		if e.Request.Method == http.MethodPost {
 			p.posted++
 		}
 		u, err := url.Parse(e.Request.URL)

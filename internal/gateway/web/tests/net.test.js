@@ -1,8 +1,11 @@
 import assert from 'node:assert/strict';
+import { webcrypto } from 'node:crypto';
 import test from 'node:test';
 
 import { call, createJob, getJob, jobBody, listJobs, newKey, Outbox, Problem, problemOf } from '../files/api.js';
 import { Stream } from '../files/stream.js';
+
+globalThis.crypto ??= webcrypto; // Node.js 18 keeps it to itself
 
 const answer = (status, body, headers = {}) => new Response(body, { status, headers });
 const fault = (message, code) => JSON.stringify({ error: { message, type: 'x', param: null, code } });
