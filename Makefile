@@ -9,10 +9,10 @@ COUNT     ?= 20
 PACKAGES  ?= ./...
 
 .DEFAULT_GOAL := help
-.PHONY: help dev build test cover lint fmt tools bench fuzz stress
+.PHONY: help dev build test cover lint fmt tools bench bench-ttft fuzz stress
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 dev: ## everything in one process, with nothing but Go: broker, database, simulated models
 	$(GO) run ./cmd/penstock dev
@@ -44,6 +44,10 @@ tools: ## install the linter of the version that lint wants
 
 bench: ## Go benchmarks; BENCHTIME=1s, PACKAGES=./...
 	$(GO) test -run='^$$' -bench=. -benchmem -benchtime=$(BENCHTIME) $(PACKAGES)
+
+bench-ttft: build ## time to the first token beside the bare Kafka trip, on a Kafka of its own; ARGS for `penstock bench ttft`
+	@$(GO) build -o $(BUILD)/ ./internal/testenv/cmd/testenv
+	@PENSTOCK_TEST_THROUGHPUT=1 $(BUILD)/testenv -- scripts/bench-ttft.sh $(ARGS)
 
 fuzz: ## every fuzz target in turn; FUZZTIME=10s each
 	@grep -roE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . | sed -E 's|/[^/]*:func | |' | sort -u | \

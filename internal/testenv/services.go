@@ -40,7 +40,9 @@ func (s *services) kafkaAddr(ctx context.Context) (string, error) {
 	if addr := os.Getenv(KafkaVar); addr != "" {
 		return addr, nil
 	}
-	k, err := s.kafka.get(func() (*KafkaServer, error) { return StartKafka(ctx, KafkaOptions{}) })
+	k, err := s.kafka.get(func() (*KafkaServer, error) {
+		return StartKafka(ctx, KafkaOptions{Throughput: os.Getenv(ThroughputVar) != ""})
+	})
 	if err != nil {
 		return "", err
 	}

@@ -24,6 +24,7 @@ type lane struct {
 	lapsed  bool         // the lease lapsed: only a new claim restores it
 
 	waitUntil time.Time // the leases of those before have run out by then
+	covered   int64     // newest epoch that was known when the wait began
 	waived    int64     // epoch of a released pulse that spares the wait; -1: none
 
 	position int64                // of the token partition: read through
@@ -95,7 +96,8 @@ func (l *lane) owed() int { return l.started }
 func (e *Engine) assigned(now time.Time, in Assigned) {
 	m := metadataOf(in)
 	l := e.newLane(in, m)
-	l.claimer = fence.NewClaimer(max(m.Epoch, e.pulses[in.LP].epoch))
+	l.covered = max(m.Epoch, e.pulses[in.LP].epoch)
+	l.claimer = fence.NewClaimer(l.covered)
 	if old := e.lanes[in.LP]; old != nil { // the group forgot to say that it was lost
 		e.drop(in.LP)
 	}
@@ -139,7 +141,9 @@ func (e *Engine) anew(now time.Time, old *lane) {
 	m := old.safeBound()
 	m.Done = slices.Clone(old.tracker.Above())
 	l := e.newLane(at, m)
-	l.claimer = fence.NewClaimer(max(old.filter.Epochs[old.Lane], e.pulses[old.LP].epoch))
+	l.covered = max(old.filter.Epochs[old.Lane], e.pulses[old.LP].epoch)
+	l.claimer = fence.NewClaimer(l.covered)
+	l.dirty = old.dirty
 	l.seeks = old.seeks + 1
 	l.recent = old.recent // what was read back stays true
 	l.waitUntil = now.Add(e.cfg.Lease)
@@ -227,9 +231,10 @@ func (e *Engine) drive(now time.Time, l *lane) {
 
 func (e *Engine) claim(now time.Time, l *lane) {
 	known := max(l.filter.Epochs[l.Lane], e.pulses[l.LP].epoch)
-	if l.epoch == 0 && l.waived >= 0 && known > l.waived && now.Before(l.waitUntil) {
-		// The one that released was not the newest: the wait is not spared.
-		l.waived = -1
+	if l.epoch == 0 && known > max(l.covered, l.waived) {
+		// Whoever claimed this epoch may have done so since the wait began, or it
+		// is not the one that released: its lease is to be waited out as well.
+		l.covered, l.waived, l.waitUntil = known, -1, now.Add(e.cfg.Lease)
 		l.claimer = fence.NewClaimer(known)
 		return
 	}

@@ -1,0 +1,245 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/penstock-io/penstock/internal/event"
+	"github.com/penstock-io/penstock/internal/job"
+	"github.com/penstock-io/penstock/internal/testenv"
+)
+
+const (
+	quick = "sim:tokens=8,ttft=0s,gap=0s"
+	slow  = "sim:tokens=80,ttft=10ms,gap=50ms" // some four seconds
+)
+
+// TestEverythingIsKilledAndNothingIsLost is the skeleton's promise: a job's
+// tokens over SSE, its row, and the same tokens again after every process was
+// killed and started anew.
+func TestEverythingIsKilledAndNothingIsLost(t *testing.T) {
+	d := deploy(t)
+	start := func() (gateway *process, all []*process) {
+		gateway = d.start("ingest,gateway")
+		return gateway, []*process{gateway, d.start("processors"), d.start("projections")}
+	}
+	gateway, all := start()
+	before := &watcher{t: t, url: gateway.url, job: submit(t, gateway.url, quick).ID}
+	before.finish(30 * time.Second)
+	var watchers []*watcher
+	for range 8 {
+		w := &watcher{t: t, url: gateway.url, job: submit(t, gateway.url, slow).ID}
+		watchers = append(watchers, w)
+		if err := w.read(t.Context(), func(int) bool { return w.NextSeq > 5 }); !errors.Is(err, errCut) {
+			t.Fatal(err)
+		}
+	}
+	for _, p := range all {
+		p.kill()
+	}
+	gateway, all = start()
+	for _, w := range append(watchers, before) {
+		w.url = gateway.url
+		w.finish(60 * time.Second)
+		if w.End != event.OutputCompleted || w.Attempt != 1 {
+			t.Errorf("job %s ended as %s in attempt %d", w.job, w.End, w.Attempt)
+		}
+	}
+	for _, w := range append(watchers, before) {
+		again := &watcher{t: t, url: gateway.url, job: w.job}
+		again.finish(30 * time.Second)
+		if diff := cmp.Diff(w.got, again.got, cmp.AllowUnexported(message{})); diff != "" {
+			t.Errorf("job %s is not replayed as it was (-first +again):\n%s", w.job, diff)
+		}
+		row := jobOf(t, gateway.url, w.job, "30s")
+		if row.Status != job.Completed || len(row.Output) != 1 || row.Output[0].Message.Content != w.Text() {
+			t.Errorf("job %s as a resource: %+v", w.job, row)
+		}
+	}
+	d.row(before.job)
+	for _, p := range all {
+		p.stop()
+	}
+}
+
+// row waits for a job's row in PostgreSQL, asked for straight.
+func (d *deployment) row(id string) {
+	d.t.Helper()
+	ctx, cancel := context.WithTimeout(d.t.Context(), 30*time.Second)
+	defer cancel()
+	var url string
+	for _, e := range d.env {
+		if v, ok := strings.CutPrefix(e, "PENSTOCK_POSTGRES="); ok {
+			url = v
+		}
+	}
+	conn, err := pgx.Connect(ctx, url)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	for {
+		var status string
+		err := conn.QueryRow(ctx, "select status from penstock.jobs where id = $1", id).Scan(&status)
+		if err == nil && status == string(job.Completed) {
+			return
+		}
+		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+			d.t.Fatal(err)
+		}
+		select {
+		case <-ctx.Done():
+			d.t.Fatalf("job %s has no row that says that it is completed, but %q", id, status)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// TestAClientCutOffAtRandomPlacesMissesNothing cuts clients dozens of times each
+// while the processors are killed and rebalanced under them.
+func TestAClientCutOffAtRandomPlacesMissesNothing(t *testing.T) {
+	d := deploy(t)
+	gateway := d.start("ingest,gateway")
+	first := d.start("processors")
+	var (
+		wg   sync.WaitGroup
+		mu   sync.Mutex
+		cuts int
+	)
+	for i := range 6 {
+		id := submit(t, gateway.url, "sim:tokens=150,ttft=10ms,gap=40ms").ID
+		wg.Go(func() {
+			random := rand.New(rand.NewPCG(uint64(i), 7)) //nolint:gosec // places to cut
+			w := &watcher{t: t, url: gateway.url, job: id}
+			ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+			defer cancel()
+			for {
+				at := 1 + random.IntN(6)
+				err := w.read(ctx, func(n int) bool { return n >= at })
+				if err == nil {
+					break
+				}
+				if ctx.Err() != nil {
+					t.Errorf("job %s did not end: at seq %d: %v", id, w.NextSeq, err)
+					return
+				}
+				mu.Lock()
+				cuts++
+				mu.Unlock()
+			}
+			if n := len(strings.Fields(w.Text())); w.End != event.OutputCompleted || n != 150 {
+				t.Errorf("job %s ended as %s with %d words", id, w.End, n)
+			}
+		})
+	}
+	second := d.start("processors")
+	first.kill()
+	wg.Wait()
+	t.Logf("cut off %d times", cuts)
+	if cuts < 60 {
+		t.Errorf("only %d cuts: the test does not do what it says", cuts)
+	}
+	second.stop()
+}
+
+// TestAnAcceptedJobIsNever404 asks for jobs that no projection knows of.
+func TestAnAcceptedJobIsNever404(t *testing.T) {
+	d := deploy(t)
+	gateway := d.start("ingest,gateway")
+	r := submit(t, gateway.url, quick)
+	if got := jobOf(t, gateway.url, r.ID, ""); got.Status != job.Queued || got.Lane != event.Standard {
+		t.Errorf("before it is run: %+v", got)
+	}
+	d.start("processors")
+	if got := jobOf(t, gateway.url, r.ID, "30s"); got.Status != job.Completed || len(got.Output) != 1 {
+		t.Errorf("after it was run: %+v", got)
+	}
+	status, body := get(t.Context(), gateway.url+"/v1/jobs/"+r.ID[:len(r.ID)-1]+"z")
+	if status != http.StatusNotFound {
+		t.Errorf("a job that never was: %d %s", status, body)
+	}
+	projections := d.start("projections")
+	d.row(r.ID)
+	projections.stop()
+}
+
+// TestKafkaAwayIsSaidAndSurvived stops the broker as SIGSTOP does, and goes on.
+func TestKafkaAwayIsSaidAndSurvived(t *testing.T) {
+	kafka, err := testenv.StartKafka(t.Context(), testenv.KafkaOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = kafka.Stop() })
+	d := deployOn(t, kafka.Addr(), testenv.Postgres(t), "away.")
+	p := d.start("ingest,processors,projections,gateway")
+	w := &watcher{t: t, url: p.url, job: submit(t, p.url, slow).ID}
+	if err := w.read(t.Context(), func(int) bool { return w.NextSeq > 3 }); !errors.Is(err, errCut) {
+		t.Fatal(err)
+	}
+	if err := kafka.Pause(); err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	resp, err := http.Post(p.url+"/v1/jobs", "application/json", strings.NewReader(`{"body":{"model":"sim"}}`)) //nolint:noctx // a test's
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if took := time.Since(begun); resp.StatusCode != http.StatusServiceUnavailable || took > 15*time.Second {
+		t.Errorf("without Kafka a job was answered %s after %s", resp.Status, took)
+	}
+	status, body := get(t.Context(), p.url+"/readyz")
+	if status != http.StatusServiceUnavailable || !strings.Contains(body, `"kafka":{"status":"unavailable"`) {
+		t.Errorf("without Kafka readiness says: %d %s", status, body)
+	}
+	if err := kafka.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	p.ready()
+	w.finish(60 * time.Second)
+	if w.End != event.OutputCompleted || w.Attempt != 1 {
+		t.Errorf("the job that was under way ended as %s in attempt %d", w.End, w.Attempt)
+	}
+	after := &watcher{t: t, url: p.url, job: submit(t, p.url, quick).ID}
+	after.finish(30 * time.Second)
+	p.stop()
+}
+
+// TestDevOutlivesKill9 kills `penstock dev` in the middle of an answer.
+func TestDevOutlivesKill9(t *testing.T) {
+	dir := t.TempDir()
+	dev := func() *process { return spawn(t, "dev", nil, "dev", "--data", dir).ready() }
+	p := dev()
+	done := &watcher{t: t, url: p.url, job: submit(t, p.url, quick).ID}
+	done.finish(30 * time.Second)
+	w := &watcher{t: t, url: p.url, job: submit(t, p.url, slow).ID}
+	if err := w.read(t.Context(), func(int) bool { return w.NextSeq > 5 }); !errors.Is(err, errCut) {
+		t.Fatal(err)
+	}
+	p.kill()
+	p = dev()
+	w.url = p.url
+	w.finish(30 * time.Second)
+	if w.End != event.OutputCompleted {
+		t.Errorf("ended as %s", w.End)
+	}
+	again := &watcher{t: t, url: p.url, job: done.job}
+	again.finish(30 * time.Second)
+	if !slices.Equal(done.got, again.got) {
+		t.Errorf("job %s is not replayed as it was", done.job)
+	}
+	if got := jobOf(t, p.url, w.job, "30s"); got.Status != job.Completed {
+		t.Errorf("%+v", got)
+	}
+	p.stop()
+}
