@@ -9,7 +9,7 @@ COUNT     ?= 20
 PACKAGES  ?= ./...
 
 .DEFAULT_GOAL := help
-.PHONY: help dev build test cover lint fmt tools bench bench-ttft fuzz stress
+.PHONY: help dev build test page cover lint fmt tools bench bench-ttft fuzz stress
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ build: ## build the program into .build/
 test: ## vet, all tests on a real Kafka and PostgreSQL, coverage of at least 90%
 	@$(GO) build -o $(BUILD)/ ./internal/testenv/cmd/...
 	@$(BUILD)/testenv -- $(BUILD)/gotest -out $(BUILD) $(PACKAGES)
+
+page: ## the page's tests, on Node.js and in Chromium
+	$(GO) test -race -count=1 -tags browser ./internal/gateway/web/
 
 cover: ## coverage of the last `make test` by package, and line by line in .build/cover.html
 	@$(GO) run ./internal/testenv/cmd/gotest -out $(BUILD) -report

@@ -63,7 +63,7 @@ func (c *BenchTTFTCmd) Run(ctx context.Context, sys *System) error {
 	if err != nil {
 		return fmt.Errorf("bench: %w", err)
 	}
-	defer trips.Close()
+	defer trips.Close(ctx)
 	server := bench.NewServer(c.Server, c.APIKey, most)
 	defer server.Close()
 	var rows []ttftRow

@@ -21,7 +21,7 @@ import (
 func submit(t *testing.T, url, model string) *job.Resource {
 	t.Helper()
 	body := fmt.Sprintf(`{"body":{"model":%q,"messages":[{"role":"user","content":"tell me of rivers"}]}}`, model)
-	resp, err := http.Post(url+"/v1/jobs", "application/json", strings.NewReader(body)) //nolint:noctx // a test's
+	resp, err := http.Post(url+"/v1/jobs", "application/json", strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,7 +23,7 @@ import (
 
 // program is the built penstock: built once, with coverage where `make test`
 // wants it of whole processes too.
-var program string //nolint:gochecknoglobals // TestMain's result
+var program string
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(built{testenv.Wrap(m)}) }
 
@@ -209,21 +209,17 @@ func deployOn(t *testing.T, kafka, postgres, prefix string) *deployment {
 	return d
 }
 
-// command runs a command of the program to its end, and returns what it printed.
-func (d *deployment) command(args ...string) string {
+// command runs a command of the program to its end.
+func (d *deployment) command(args ...string) {
 	d.t.Helper()
 	cmd := exec.CommandContext(d.t.Context(), program, args...)
 	cmd.Env = append(os.Environ(), d.env...)
 	if dir := os.Getenv("PENSTOCK_COVERDIR"); dir != "" {
 		cmd.Env = append(cmd.Env, "GOCOVERDIR="+dir)
 	}
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		d.t.Fatalf("penstock %s: %v\n%s", strings.Join(args, " "), err, stderr.String())
+	if out, err := cmd.CombinedOutput(); err != nil {
+		d.t.Fatalf("penstock %s: %v\n%s", strings.Join(args, " "), err, out)
 	}
-	return string(out)
 }
 
 // start starts a process with roles, and waits until it is ready.

@@ -119,7 +119,7 @@ func TestAClientCutOffAtRandomPlacesMissesNothing(t *testing.T) {
 	for i := range 6 {
 		id := submit(t, gateway.url, "sim:tokens=150,ttft=10ms,gap=40ms").ID
 		wg.Go(func() {
-			random := rand.New(rand.NewPCG(uint64(i), 7)) //nolint:gosec // places to cut
+			random := rand.New(rand.NewPCG(uint64(i), 7))
 			w := &watcher{t: t, url: gateway.url, job: id}
 			ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 			defer cancel()
@@ -190,7 +190,7 @@ func TestKafkaAwayIsSaidAndSurvived(t *testing.T) {
 		t.Fatal(err)
 	}
 	begun := time.Now()
-	resp, err := http.Post(p.url+"/v1/jobs", "application/json", strings.NewReader(`{"body":{"model":"sim"}}`)) //nolint:noctx // a test's
+	resp, err := http.Post(p.url+"/v1/jobs", "application/json", strings.NewReader(`{"body":{"model":"sim"}}`))
 	if err != nil {
 		t.Fatal(err)
 	}

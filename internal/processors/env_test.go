@@ -99,13 +99,11 @@ func (w *world) write(lane event.Lane, id, conversation, data string) {
 	})
 }
 
-func (w *world) raw(rec event.Record) kafka.Ack {
+func (w *world) raw(rec event.Record) {
 	w.t.Helper()
-	acks, err := w.producer.Append(w.t.Context(), rec)
-	if err != nil {
+	if _, err := w.producer.Append(w.t.Context(), rec); err != nil {
 		w.t.Fatal(err)
 	}
-	return acks[0]
 }
 
 // running is a Processor at work.

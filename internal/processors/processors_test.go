@@ -17,6 +17,7 @@ const quick = "sim:tokens=5,ttft=0s,gap=0s"
 
 // both runs a test on the embedded broker and on a real Kafka.
 func both(t *testing.T, test func(t *testing.T, w *world)) {
+	t.Helper()
 	t.Run("embedded", func(t *testing.T) { test(t, onEmbedded(t)) })
 	t.Run("kafka", func(t *testing.T) { test(t, onKafka(t)) })
 }

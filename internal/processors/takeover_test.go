@@ -127,7 +127,7 @@ func TestAFrozenOwnerIsFencedAndItsJobsGoOn(t *testing.T) {
 		w.outputsUntil(func(o *told) bool { return o.NextSeq > 5 }, all...)
 		l.freeze()
 		b := w.start("two", nil)
-		got := w.outputs(all...)
+		w.outputs(all...)
 		l.thaw()
 		w.facts(all...)
 		later := w.request(event.Standard, quick, "")
@@ -135,7 +135,7 @@ func TestAFrozenOwnerIsFencedAndItsJobsGoOn(t *testing.T) {
 		w.committed()
 		a.end(t)
 		b.end(t)
-		got = w.outputs(append(all, later)...)
+		got := w.outputs(append(all, later)...)
 		for _, id := range ids {
 			if o := got[id]; o.End != event.OutputCompleted || o.Attempt != 1 || len(o.Text()) == 0 {
 				t.Errorf("%s was not continued: attempt %d, %v", id, o.Attempt, o.all)

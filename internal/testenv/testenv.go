@@ -40,8 +40,8 @@ const (
 	// PostgresVar is the environment variable with the URL of a PostgreSQL to
 	// test against; its user may create databases.
 	PostgresVar = "PENSTOCK_TEST_POSTGRES"
-	// ThroughputVar, set to anything, starts the Kafka of a run as one whose
-	// speed is measured (KafkaOptions.Throughput).
+	// ThroughputVar is the environment variable that, set to anything, makes the
+	// Kafka of a run one whose speed is measured (KafkaOptions.Throughput).
 	ThroughputVar = "PENSTOCK_TEST_THROUGHPUT"
 )
 

@@ -41,7 +41,7 @@ func Start(ctx context.Context, brokers []string, name string) (t *Trips, err er
 	t.stop = stop
 	defer func() {
 		if err != nil {
-			t.Close()
+			t.Close(ctx)
 		}
 	}()
 	// acks=all and idempotence are the client's defaults; linger 0 since
@@ -114,11 +114,11 @@ func (t *Trips) Trip(ctx context.Context, n int) (time.Duration, error) {
 }
 
 // Close ends the clients and deletes the topics.
-func (t *Trips) Close() {
+func (t *Trips) Close(ctx context.Context) {
 	t.stop()
 	t.done.Wait()
 	const goodbye = 5 * time.Second
-	ctx, cancel := context.WithTimeout(context.Background(), goodbye)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), goodbye)
 	defer cancel()
 	if t.worker != nil {
 		t.worker.Close()
