@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"runtime/debug"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/penstock-io/penstock/internal/event"
@@ -67,12 +70,16 @@ func (p *Processor) output(g *gate, s engine.Start, t *job.Transcript) *output {
 	h.Lane, h.Attempt = s.Lane, max(t.Attempt, 1)
 	o := &output{
 		gate: g, out: p.out, topic: p.cfg.Names.Tokens(), key: s.Request.Record.Key, head: h,
-		now: p.now, coalesce: p.cfg.coalesce(), transcript: *t, ctx: g.ctx,
+		now: p.now, coalesce: p.cfg.coalesce(), limits: p.cfg.limits(), transcript: *t, ctx: g.ctx,
+	}
+	if t.NextSeq > 0 {
+		o.said = len(event.Encode(t.Output()))
 	}
 	if id, minted := job.ParseID(h.Job); minted {
 		o.notBefore = id.Time
 	}
 	o.failed = func(err error) {
+		g.cancel() // nothing may follow behind the hole
 		p.log.Error("kafka did not take an output", "job", h.Job, "error", err)
 		p.box.post(engine.WriteFailed{LP: s.LP, Gen: s.Gen})
 	}
@@ -81,7 +88,13 @@ func (p *Processor) output(g *gate, s engine.Start, t *job.Transcript) *output {
 
 // answer writes a job's output to its end. The error says that it could not be
 // written; what goes wrong with the model is part of the output.
-func (p *Processor) answer(ctx context.Context, o *output, s engine.Start) error {
+func (p *Processor) answer(ctx context.Context, o *output, s engine.Start) (err error) {
+	defer func() { // else one job would end one process after the other
+		if r := recover(); r != nil {
+			p.log.Error("a call panicked", "job", o.head.Job, "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+			err = o.fail(fault.New(fault.Internal, "the model's answer could not be handled"))
+		}
+	}()
 	if s.Expired {
 		return o.fail(fault.New(fault.Expired, "the request is older than what the log still holds of any output"))
 	}
@@ -146,6 +159,7 @@ func (p *Processor) begin(ctx context.Context, o *output, provider llm.Provider,
 		return nil, err
 	}
 	o.head.Attempt++
+	o.said = 0
 	req.Attempt = o.head.Attempt
 	return provider.Stream(ctx, req), o.emit(event.OutputStarted, started)
 }
@@ -156,7 +170,7 @@ func (o *output) chunk(c *llm.Chunk, end *event.Completed) error {
 		Index: c.Index, Content: c.Content, Reasoning: c.Reasoning, Refusal: c.Refusal,
 		ToolCalls: c.ToolCalls, Logprobs: c.Logprobs,
 	}
-	if c.FinishReason != "" {
+	if c.FinishReason != "" && !slices.ContainsFunc(end.Choices, func(e event.Choice) bool { return e.Index == c.Index }) {
 		end.Choices = append(end.Choices, event.Choice{Index: c.Index, FinishReason: c.FinishReason})
 	}
 	if c.Usage != nil {
@@ -166,16 +180,48 @@ func (o *output) chunk(c *llm.Chunk, end *event.Completed) error {
 	if d.Content == "" && d.Reasoning == "" && plain(&d) {
 		return nil
 	}
-	if d.ToolCalls != nil && !d.ToolCalls.IsValid() || d.Logprobs != nil && !d.Logprobs.IsValid() {
-		return o.fail(fault.New(fault.ProviderError, "the provider sent a delta that is not JSON"))
+	if err := o.acceptable(&d); err != nil {
+		return o.fail(err)
 	}
 	return o.delta(&d)
 }
 
+// acceptable tells what a provider may not send: what is no delta, or what the
+// log or the job's fact could not hold. It is looked for before anything is
+// written, for what stands in the log would break every owner anew.
+func (o *output) acceptable(d *event.Delta) error {
+	if d.ToolCalls != nil && !d.ToolCalls.IsValid() || d.Logprobs != nil && !d.Logprobs.IsValid() {
+		return fault.New(fault.ProviderError, "the provider sent a delta that is not JSON")
+	}
+	if d.Index != 0 || d.ToolCalls != nil {
+		var probe job.Transcript
+		if err := probe.Say(d); err != nil {
+			return fault.New(fault.ProviderError, "the provider sent a delta that is none: %v", err)
+		}
+	}
+	const escaped = 6 // bytes that one byte takes at most
+	if len(d.ToolCalls)+len(d.Logprobs)+escaped*len(d.Refusal) > o.limits.event-margin {
+		return fault.New(fault.ProviderError, "the provider sent a piece that is larger than the log takes: %d bytes at most", o.limits.event)
+	}
+	next := len(d.Content) + len(d.Reasoning) + len(d.Refusal) + len(d.ToolCalls)
+	if next > margin/2/escaped {
+		next = len(event.AppendDelta(nil, d))
+	}
+	if o.saidBytes()+next > o.limits.fact-margin {
+		return fault.New(fault.ProviderError, "the answer is longer than the %d bytes that are kept of one", o.limits.fact)
+	}
+	return nil
+}
+
 // fail ends the output with what went wrong.
 func (o *output) fail(err error) error {
+	const longest = 2 << 10 // of a message, which may be a provider's
 	f := fault.From(err)
-	return o.emit(event.OutputFailed, event.Failed{Code: string(f.Code), Message: f.Message, Retryable: f.Retryable()})
+	message := f.Message
+	if len(message) > longest {
+		message = strings.ToValidUTF8(message[:longest], "")
+	}
+	return o.emit(event.OutputFailed, event.Failed{Code: string(f.Code), Message: message, Retryable: f.Retryable()})
 }
 
 // lookBack is how much earlier than a job's id its output is looked for: clocks

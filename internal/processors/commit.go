@@ -2,6 +2,7 @@ package processors
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -9,9 +10,15 @@ import (
 	"github.com/penstock-io/penstock/internal/processors/engine"
 )
 
+// committing is what a committer needs of kafka.Group.
+type committing interface {
+	Commit(ctx context.Context, commits ...kafka.Commit) error
+}
+
 // committer commits offsets, the newest of every LP, one request at a time.
 type committer struct {
 	p        *Processor
+	group    committing
 	releases sync.WaitGroup
 
 	mu      sync.Mutex
@@ -20,7 +27,7 @@ type committer struct {
 }
 
 func newCommitter(p *Processor) *committer {
-	return &committer{p: p, pending: map[engine.LP]engine.Commit{}, some: make(chan struct{}, 1)}
+	return &committer{p: p, group: p.group, pending: map[engine.LP]engine.Commit{}, some: make(chan struct{}, 1)}
 }
 
 func (c *committer) put(f engine.Commit) {
@@ -40,6 +47,9 @@ func (c *committer) forget(lp engine.LP) {
 // commitTimeout bounds one commit; a later one says more.
 const commitTimeout = 2 * time.Second
 
+// commitAgain is how long a commit that failed waits before it is tried again.
+const commitAgain = 200 * time.Millisecond
+
 func (c *committer) run(ctx context.Context) error {
 	for {
 		select {
@@ -47,22 +57,68 @@ func (c *committer) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		c.mu.Lock()
-		batch := make([]kafka.Commit, 0, len(c.pending))
-		for _, f := range c.pending {
-			batch = append(batch, c.p.commitOf(&f))
-		}
-		clear(c.pending)
-		c.mu.Unlock()
-		bounded, cancel := context.WithTimeout(ctx, commitTimeout)
-		err := c.p.group.Commit(bounded, batch...)
-		cancel()
-		if err != nil && ctx.Err() == nil {
-			// Nothing is lost: the next commit covers this one, and who takes
-			// over without it finds in the log what is done.
-			c.p.log.Warn("a commit failed", "partitions", len(batch), "error", err)
+		if !c.write(ctx, c.take()) && !sleep(ctx, commitAgain) {
+			return ctx.Err()
 		}
 	}
+}
+
+func (c *committer) take() []engine.Commit {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	batch := make([]engine.Commit, 0, len(c.pending))
+	for _, f := range c.pending {
+		batch = append(batch, f)
+	}
+	clear(c.pending)
+	return batch
+}
+
+// write commits a batch, and puts back what was not taken, for the engine does
+// not say it again until there is more to say. Nothing is lost meanwhile: who
+// takes over without it finds in the log what is done.
+func (c *committer) write(ctx context.Context, batch []engine.Commit) (ok bool) {
+	if len(batch) == 0 {
+		return true
+	}
+	commits := make([]kafka.Commit, len(batch))
+	for i := range batch {
+		commits[i] = c.p.commitOf(&batch[i])
+	}
+	bounded, cancel := context.WithTimeout(ctx, commitTimeout)
+	err := c.group.Commit(bounded, commits...)
+	cancel()
+	switch {
+	case err == nil:
+		return true
+	case !errors.Is(err, kafka.ErrNotMember):
+		if ctx.Err() == nil {
+			c.p.log.Warn("a commit failed", "partitions", len(batch), "error", err)
+		}
+		c.putBack(batch)
+		return false
+	case len(batch) == 1:
+		return true // it is another's, who will find what was done
+	default: // one that is another's must not take the others with it
+		for i := range batch {
+			if !c.write(ctx, batch[i:i+1]) {
+				c.putBack(batch[i+1:])
+				return false
+			}
+		}
+		return true
+	}
+}
+
+func (c *committer) putBack(batch []engine.Commit) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, f := range batch {
+		if _, newer := c.pending[f.LP]; !newer {
+			c.pending[f.LP] = f
+		}
+	}
+	signal(c.some)
 }
 
 func (p *Processor) commitOf(f *engine.Commit) kafka.Commit {

@@ -33,12 +33,12 @@ func newGate(ctx context.Context, lp engine.LP, gen uint64) *gate {
 	return g
 }
 
-// hold keeps outputs back, and runs append while none can be written.
-func (g *gate) hold(append func()) {
+// hold keeps outputs back, and runs claim while none can be written.
+func (g *gate) hold(claim func()) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.open = false
-	append()
+	claim()
 }
 
 // let opens the gate for an epoch.

@@ -31,6 +31,7 @@ type output struct {
 	now       func() time.Time
 	notBefore time.Time // the job's id's: whoever looks from there on finds all
 	coalesce  coalesce
+	limits    limits
 	failed    func(error) // an accepted write failed later
 
 	mu         sync.Mutex // of all below: the timer writes too
@@ -40,6 +41,7 @@ type output struct {
 	waiting    bool        // pending holds something
 	flushedAt  time.Time
 	timer      *time.Timer
+	said       int   // bytes of deltas, as JSON: the fact will be about as large
 	err        error // what broke the output; it stays
 }
 
@@ -48,6 +50,12 @@ type coalesce struct {
 	every time.Duration
 	bytes int
 }
+
+// limits are what the topics take: bytes of an event and of a fact.
+type limits struct{ event, fact int }
+
+// margin is what head, headers, model and usage take of a record, generously.
+const margin = 32 << 10
 
 // maxDeltaBytes bounds the text of one delta event, so that it fits into a
 // record of the token topic whatever escaping makes of it.
@@ -126,7 +134,9 @@ func (o *output) flush() error {
 
 // say writes one delta and adds it to the transcript.
 func (o *output) say(d *event.Delta) error {
-	if _, err := o.write(event.OutputDelta, event.AppendDelta(make([]byte, 0, 64+len(d.Content)), d)); err != nil {
+	data := event.AppendDelta(make([]byte, 0, 64+len(d.Content)), d)
+	o.said += len(data)
+	if _, err := o.write(event.OutputDelta, data); err != nil {
 		return err
 	}
 	o.transcript.Progress.Apply(&event.View{Type: event.OutputDelta, Seq: o.transcript.NextSeq, Attempt: o.head.Attempt})
@@ -172,6 +182,13 @@ func (o *output) emit(t event.Type, payload any) error {
 		return o.keep(err)
 	}
 	return o.keep(o.transcript.Apply(&view))
+}
+
+// saidBytes is about how large the job's fact will be.
+func (o *output) saidBytes() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.said
 }
 
 // ended tells whether the terminal event is written.

@@ -71,6 +71,18 @@ func (c Config) withDefaults() Config {
 
 func (c Config) coalesce() coalesce { return coalesce{every: c.CoalesceEvery, bytes: c.CoalesceBytes} }
 
+func (c Config) limits() limits {
+	const usual = 1 << 20 // kafka.ProducerConfig's default
+	l := limits{event: c.MaxTokenBytes, fact: c.MaxJobBytes}
+	if l.event == 0 {
+		l.event = usual
+	}
+	if l.fact == 0 {
+		l.fact = l.event
+	}
+	return l
+}
+
 // Models finds who serves a model.
 type Models interface {
 	Resolve(model string) (llm.Provider, string, error)
