@@ -92,6 +92,9 @@ func (c *DevCmd) start(ctx context.Context, sys *System, log *slog.Logger) (*dev
 	if _, err := os.Stat(s.data); err != nil {
 		hint = "Starting; the first start fetches the binaries of PostgreSQL."
 	}
+	if err := os.MkdirAll(s.data, 0o711); err != nil { //nolint:gosec // PostgreSQL's account has to pass where this one is root
+		return nil, fmt.Errorf("make the data directory: %w", err)
+	}
 	defer time.AfterFunc(hintAfter, func() { fmt.Fprintln(sys.Stderr, hint) }).Stop()
 	both, bothCtx := errgroup.WithContext(ctx)
 	if len(c.Kafka) == 0 {

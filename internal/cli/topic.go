@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -87,8 +88,12 @@ func (c *TopicApplyCmd) Run(ctx context.Context, sys *System, common *Common) er
 		return err
 	}
 	plan := topics.Plan(want, have)
+	if slices.ContainsFunc(plan, func(c topics.Change) bool { return c.Kind == topics.Refuse }) {
+		tellPlan(sys, plan)
+		return errors.New("nothing was changed: what is refused above has to be settled first")
+	}
 	if err := cluster.Apply(ctx, plan); err != nil {
-		return fmt.Errorf("nothing more was changed: %w", err)
+		return fmt.Errorf("not all was changed; `penstock topic plan` shows what is left: %w", err)
 	}
 	tellPlan(sys, plan)
 	return nil
@@ -265,21 +270,19 @@ type recordPrinter struct {
 }
 
 func (p *recordPrinter) print(rec *event.Record) error {
-	view, headErr := event.ScanHead(rec.Value)
-	if headErr == nil && p.fenced && !p.filter.Admit(&view) {
-		return nil
-	}
-	if p.out != asTable {
-		value := jsontext.Value(rec.Value)
-		if !value.IsValid() {
-			fmt.Fprintf(p.sys.Stderr, "penstock: offset %d holds no JSON and is left out\n", rec.Offset)
-			return nil
-		}
-		return writeJSON(p.sys.Stdout, p.out, value)
-	}
+	view, err := event.ScanHead(rec.Value)
+	known := err == nil
+	value := jsontext.Value(rec.Value)
 	what := string(view.Job)
 	switch {
-	case headErr != nil:
+	case known && p.fenced && !p.filter.Admit(&view):
+		return nil
+	case p.out != asTable && !value.IsValid():
+		fmt.Fprintf(p.sys.Stderr, "penstock: offset %d holds no JSON and is left out\n", rec.Offset)
+		return nil
+	case p.out != asTable:
+		return writeJSON(p.sys.Stdout, p.out, value)
+	case !known:
 		fmt.Fprintf(p.sys.Stdout, "%d\t-\t-\t%s\n", rec.Offset, gist(rec.Value))
 		return nil
 	case view.Type == event.LaneClaimed:
@@ -287,7 +290,7 @@ func (p *recordPrinter) print(rec *event.Record) error {
 	case view.Type.Output():
 		what += fmt.Sprintf(" %d/%d", view.Attempt, view.Seq)
 	}
-	fmt.Fprintf(p.sys.Stdout, "%d\t%s\t%s\t%s\n", rec.Offset, view.Type, strings.TrimSpace(what), gist(view.Data))
+	fmt.Fprintf(p.sys.Stdout, "%d\t%s\t%s\t%s\n", rec.Offset, view.Type, what, gist(view.Data))
 	return nil
 }
 

@@ -1,0 +1,274 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-json-experiment/json"
+)
+
+// quick is a model that loses no time.
+const quick = "sim:tokens=3,ttft=0s,gap=0s"
+
+func firstJob(t *testing.T, s string) string {
+	t.Helper()
+	id := regexp.MustCompile(`job_[0-9a-z]+`).FindString(s)
+	if id == "" {
+		t.Fatalf("there is no job in %q", s)
+	}
+	return id
+}
+
+func TestAPromptIsSubmittedAndFollowed(t *testing.T) {
+	t.Parallel()
+	p := dev(t)
+	o := p.on(t, "job", "submit", "--model", quick, "--follow", "hello", "there").want(t, exitDone)
+	if len(strings.Fields(o.stdout)) != 3 || !strings.HasSuffix(o.stdout, "\n") {
+		t.Errorf("it said %q, want three words on a line", o.stdout)
+	}
+	id := firstJob(t, o.stderr)
+	if again := p.on(t, "job", "tail", id).want(t, exitDone); again.stdout != o.stdout {
+		t.Errorf("tail said %q, submit %q", again.stdout, o.stdout)
+	}
+	records := p.on(t, "job", "tail", id, "-o", "jsonl").want(t, exitDone)
+	if lines := strings.Count(records.stdout, "\n"); lines < 3 || !strings.Contains(records.stdout, `"type":"output.completed"`) {
+		t.Errorf("the records are %s", records.stdout)
+	}
+	shown := p.on(t, "job", "get", id, "--wait", "30s").want(t, exitDone)
+	for _, want := range []string{id, "completed", "3 out", strings.TrimSpace(o.stdout)} {
+		if !strings.Contains(shown.stdout, want) {
+			t.Errorf("get does not say %q: %s", want, shown.stdout)
+		}
+	}
+	if o := p.on(t, "job", "get", id, "-o", "json").want(t, exitDone); !strings.HasPrefix(o.stdout, "{\n  \"object\": \"job\"") {
+		t.Errorf("get -o json: %s", o.stdout)
+	}
+}
+
+func TestAFollowedJobThatFailsIsAFailure(t *testing.T) {
+	t.Parallel()
+	p := dev(t)
+	o := p.on(t, "job", "submit", "-m", "sim:error=400", "--follow", "hello").want(t, exitFailed)
+	if !strings.Contains(o.stderr, "provider_rejected") {
+		t.Errorf("it did not say why: %s", o.stderr)
+	}
+	waited := p.on(t, "job", "submit", "-m", "sim:error=400", "--wait", "hello").want(t, exitFailed)
+	if !strings.Contains(waited.stdout, "failed") || !strings.Contains(waited.stdout, "provider_rejected") {
+		t.Errorf("--wait: %q", waited.stdout)
+	}
+	if o := p.on(t, "job", "get", firstJob(t, waited.stdout)).want(t, exitDone); !strings.Contains(o.stdout, "provider_rejected") {
+		t.Errorf("get: %s", o.stdout)
+	}
+}
+
+func TestARefusedJobIsTold(t *testing.T) {
+	t.Parallel()
+	p := dev(t)
+	if o := p.on(t, "job", "submit", "-m", "nobody", "hello").want(t, exitFailed); !strings.Contains(o.stderr, "model_not_found") {
+		t.Errorf("an unknown model: %s", o.stderr)
+	}
+	if o := p.on(t, "job", "tail", "job_0").want(t, exitFailed); !strings.Contains(o.stderr, "not_found") {
+		t.Errorf("tail of no job: %s", o.stderr)
+	}
+	if o := p.on(t, "job", "get", "job_0").want(t, exitFailed); !strings.Contains(o.stderr, "not_found") {
+		t.Errorf("get of no job: %s", o.stderr)
+	}
+	if o := p.on(t, "job", "list", "--limit", "1000").want(t, exitFailed); !strings.Contains(o.stderr, "limit") {
+		t.Errorf("list of too many: %s", o.stderr)
+	}
+}
+
+// jobLines are n jobs, a line each.
+func jobLines(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, `{"lane":"batch","conversation":"c%d","body":{"model":%q,"messages":[{"role":"user","content":"number %d"}]}}`+"\n\n", i%7, quick, i)
+	}
+	return b.String()
+}
+
+func TestAFileOfJobsGivesALineEach(t *testing.T) {
+	t.Parallel()
+	p := dev(t)
+	path := filepath.Join(t.TempDir(), "jobs.jsonl")
+	if err := os.WriteFile(path, []byte(jobLines(40)+`{"body":{"model":"nobody"}}`+"\nnonsense\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o := p.on(t, "job", "submit", "-f", path, "--wait", "-o", "jsonl").want(t, exitFailed)
+	statuses := map[string]int{}
+	lines := map[int]bool{}
+	for line := range strings.Lines(o.stdout) {
+		var r struct {
+			Line int `json:"line"`
+			Job  struct {
+				Status string `json:"status"`
+			} `json:"job"`
+			Error struct {
+				Code string `json:"code"`
+			} `json:"error"`
+		}
+		if err := json.Unmarshal([]byte(line), &r); err != nil {
+			t.Fatal(err)
+		}
+		lines[r.Line] = true
+		statuses[r.Job.Status+r.Error.Code]++
+	}
+	if statuses["completed"] != 40 || statuses["model_not_found"] != 1 || statuses["invalid_json"] != 1 || len(lines) != 42 || !lines[1] || !lines[3] {
+		t.Errorf("the results are %v, of lines %v", statuses, lines)
+	}
+	if !strings.Contains(o.stderr, "40 submitted, 2 failed, in ") {
+		t.Errorf("the summary is %q", o.stderr)
+	}
+}
+
+func TestTheSameRunSubmitsNothingTwice(t *testing.T) {
+	t.Parallel()
+	p := dev(t)
+	c := call{stdin: jobLines(5), env: map[string]string{"PENSTOCK_SERVER": "http://" + p.addr}}
+	ids := map[string]bool{}
+	runID := fmt.Sprintf("test-%d", time.Now().UnixNano())
+	for range 2 {
+		o := c.run(t, "job", "submit", "-f", "-", "--run-id", runID).want(t, exitDone)
+		for line := range strings.Lines(o.stdout) {
+			ids[firstJob(t, line)] = true
+		}
+	}
+	if len(ids) != 5 {
+		t.Errorf("two runs of five jobs made %d", len(ids))
+	}
+}
+
+func TestAFileCanBeFollowedOneByOne(t *testing.T) {
+	t.Parallel()
+	p := dev(t)
+	c := call{stdin: jobLines(2) + `{"body":{"model":"sim:error=400"}}`, env: map[string]string{"PENSTOCK_SERVER": "http://" + p.addr}}
+	o := c.run(t, "job", "submit", "-f", "-", "--follow").want(t, exitFailed)
+	if strings.Count(o.stdout, "\n") != 2 || !strings.Contains(o.stderr, "line 5: job ") {
+		t.Errorf("it said %q and %q", o.stdout, o.stderr)
+	}
+}
+
+func TestJobsAreListed(t *testing.T) {
+	t.Parallel()
+	p := dev(t)
+	conversation := fmt.Sprintf("listed-%d", time.Now().UnixNano()) // tests may run more than once
+	for range 2 {
+		p.on(t, "job", "submit", "-m", quick, "--lane", "interactive", "--conversation", conversation, "--wait", "hi").want(t, exitDone)
+	}
+	eventually(t, "the jobs are projected", func() bool {
+		o := p.on(t, "job", "list", "--conversation", conversation, "--status", "completed", "-o", "jsonl").want(t, exitDone)
+		return strings.Count(o.stdout, "\n") == 2
+	})
+	o := p.on(t, "job", "list", "--conversation", conversation, "--limit", "1", "--order", "asc", "--created-after", "2020-01-01T00:00:00Z").want(t, exitDone)
+	first := firstJob(t, o.stdout)
+	if !strings.HasPrefix(o.stdout, "JOB ") || !strings.Contains(o.stdout, "interactive") || !strings.Contains(o.stderr, "--after "+first) {
+		t.Errorf("list: %q and %q", o.stdout, o.stderr)
+	}
+	rest := p.on(t, "job", "list", "--conversation", conversation, "--order", "asc", "--after", first, "-o", "json").want(t, exitDone)
+	if strings.Contains(rest.stdout, `"id": "`+first) || !strings.Contains(rest.stdout, `"has_more": false`) {
+		t.Errorf("the rest: %s", rest.stdout)
+	}
+}
+
+func TestAServerThatIsAwayIsToldWithWhatToDo(t *testing.T) {
+	t.Parallel()
+	srv := httptest.NewServer(nil)
+	srv.Close()
+	c := call{stdin: jobLines(3)}
+	for _, args := range [][]string{
+		{"job", "list"},
+		{"job", "get", "job_1"},
+		{"job", "tail", "job_1"},
+		{"job", "submit", "-m", "sim", "hi"},
+		{"job", "submit", "-f", "-"},
+		{"job", "submit", "-f", "-", "--follow"},
+	} {
+		o := c.run(t, append(args, "--server", srv.URL)...).want(t, exitFailed)
+		if !strings.Contains(o.stderr, "no server answers at "+srv.URL) || !strings.Contains(o.stderr, "penstock dev") || !strings.Contains(o.stderr, "--server") {
+			t.Errorf("%v: %q", args, o.stderr)
+		}
+	}
+}
+
+// stream answers every request for events with these, and every POST with a job.
+func stream(t *testing.T, events ...string) string {
+	t.Helper()
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost {
+			_, _ = fmt.Fprint(w, `{"object":"job","id":"job_1","status":"queued","links":{}}`)
+			return
+		}
+		for i, e := range events {
+			_, _ = fmt.Fprintf(w, "id: %d\ndata: %s\n\n", i, e)
+		}
+	}))
+	t.Cleanup(srv.Close)
+	return srv.URL
+}
+
+// ev is an event of a stream.
+func ev(kind string, data string) string {
+	return fmt.Sprintf(`{"type":%q,"v":1,"time":"2026-11-22T15:04:05.321Z","tenant":"default","job":"job_1","attempt":1,"seq":0,"lane":"standard","epoch":1,"data":%s}`, kind, data)
+}
+
+func TestWhatIsSupersededIsMarked(t *testing.T) {
+	t.Parallel()
+	url := stream(
+		t, ev("output.delta", `{"index":0,"content":"wrong"}`), ev("output.superseded", `{"reason":"owner_changed"}`),
+		ev("stream.gap", `{"reason":"truncated","cursor":"x"}`),
+		ev("output.delta", `{"index":1,"content":"another choice"}`), ev("output.delta", `{"index":0,"content":"right"}`),
+		ev("output.completed", `{"model":"sim","choices":[]}`),
+	)
+	o := run(t, "job", "tail", "job_1", "--server", url).want(t, exitDone)
+	if want := "wrong\n--- the text above is void (owner_changed): the answer begins anew ---\nright\n"; o.stdout != want {
+		t.Errorf("it said %q, want %q", o.stdout, want)
+	}
+	if !strings.Contains(o.stderr, "events are missing here: truncated") {
+		t.Errorf("the gap was not told: %q", o.stderr)
+	}
+}
+
+func TestACancelledJobIsAFailureOfWhoeverFollows(t *testing.T) {
+	t.Parallel()
+	url := stream(t, ev("output.delta", `{"index":0,"content":"half"}`), ev("output.cancelled", `{}`))
+	o := run(t, "job", "submit", "-m", "sim", "hi", "--follow", "--server", url).want(t, exitFailed)
+	if o.stdout != "half\n" || !strings.Contains(o.stderr, "job job_1 was cancelled") {
+		t.Errorf("it said %q and %q", o.stdout, o.stderr)
+	}
+}
+
+func TestEventsThatAreNotWhatTheirTypeHasAreTold(t *testing.T) {
+	t.Parallel()
+	for _, e := range []string{ev("output.delta", `{"index":"x"}`), ev("output.failed", `{"code":1}`)} {
+		if o := run(t, "job", "tail", "job_1", "--server", stream(t, e)).want(t, exitFailed); !strings.Contains(o.stderr, "read w") {
+			t.Errorf("%s: %q", e, o.stderr)
+		}
+	}
+}
+
+func TestAnInterruptedCommandSaysSo(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body) // so that the server notices when the client leaves
+		cancel()
+		<-r.Context().Done()
+	}))
+	t.Cleanup(srv.Close)
+	for _, args := range [][]string{{"job", "get", "job_1"}, {"job", "submit", "-m", "sim", "hi"}, {"job", "submit", "-f", "-"}, {"job", "tail", "job_1"}} {
+		var out, errs text
+		code := Run(ctx, append(args, "--server", srv.URL), System{Stdin: strings.NewReader(jobLines(3)), Stdout: &out, Stderr: &errs})
+		if code != exitFailed || !strings.Contains(errs.String(), "penstock: interrupted\n") {
+			t.Errorf("%v: %d, %q", args, code, errs.String())
+		}
+	}
+}
