@@ -65,7 +65,7 @@ func TestAFollowedJobThatFailsIsAFailure(t *testing.T) {
 	if !strings.Contains(waited.stdout, "failed") || !strings.Contains(waited.stdout, "provider_rejected") {
 		t.Errorf("--wait: %q", waited.stdout)
 	}
-	if o := p.on(t, "job", "get", firstJob(t, waited.stdout)).want(t, exitDone); !strings.Contains(o.stdout, "provider_rejected") {
+	if o := p.on(t, "job", "get", "--wait", "30s", firstJob(t, waited.stdout)).want(t, exitDone); !strings.Contains(o.stdout, "provider_rejected") {
 		t.Errorf("get: %s", o.stdout)
 	}
 }
