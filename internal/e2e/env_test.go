@@ -40,7 +40,7 @@ func (b built) Run() int {
 	program = filepath.Join(dir, "penstock")
 	args := []string{"build", "-o", program}
 	if os.Getenv("PENSTOCK_COVERDIR") != "" {
-		args = append(args, "-cover", "-coverpkg=github.com/penstock-io/penstock/...")
+		args = append(args, "-cover", "-covermode=atomic", "-coverpkg=github.com/penstock-io/penstock/...")
 	}
 	build := exec.Command("go", append(args, "../../cmd/penstock")...)
 	if out, err := build.CombinedOutput(); err != nil {

@@ -147,7 +147,7 @@ func (p *Processor) begin(ctx context.Context, o *output, provider llm.Provider,
 	t := &o.transcript
 	started := event.Started{Model: req.Model, Provider: provider.Name()}
 	if t.NextSeq == 0 {
-		return provider.Stream(ctx, req), o.emit(event.OutputStarted, started)
+		return provider.Stream(ctx, req), o.open(started)
 	}
 	prefix := llm.Prefix{Content: t.Text(), Reasoning: t.Reasoning(), Chunks: t.Deltas}
 	if c, ok := provider.(llm.Continuer); ok && t.PlainText() && c.CanContinue(req, prefix) {
@@ -161,7 +161,7 @@ func (p *Processor) begin(ctx context.Context, o *output, provider llm.Provider,
 	o.head.Attempt++
 	o.said = 0
 	req.Attempt = o.head.Attempt
-	return provider.Stream(ctx, req), o.emit(event.OutputStarted, started)
+	return provider.Stream(ctx, req), o.open(started)
 }
 
 // chunk takes one piece of a model's answer.

@@ -21,7 +21,8 @@ type producer interface {
 //
 // The first delta is written at once; later ones no more often than every
 // coalesce.every, unless coalesce.bytes have gathered. What waits is written by
-// a timer, and before anything that is not a delta.
+// a timer, and before anything that is not a delta. output.started waits the
+// same way, for the first delta to share its batch.
 type output struct {
 	gate      *gate
 	out       producer
@@ -37,8 +38,9 @@ type output struct {
 	mu         sync.Mutex // of all below: the timer writes too
 	ctx        context.Context
 	transcript job.Transcript
-	pending    event.Delta // coalesced, without a seq
-	waiting    bool        // pending holds something
+	opening    *event.Started // waits to be written before anything else
+	pending    event.Delta    // coalesced, without a seq
+	waiting    bool           // pending holds something
 	flushedAt  time.Time
 	timer      *time.Timer
 	said       int   // bytes of deltas, as JSON: the fact will be about as large
@@ -83,12 +85,32 @@ func (o *output) delta(d *event.Delta) error {
 	if wait <= 0 || len(o.pending.Content)+len(o.pending.Reasoning) >= o.coalesce.bytes || !plain(d) {
 		return o.flush()
 	}
+	o.ringIn(wait)
+	return nil
+}
+
+// open begins an attempt.
+func (o *output) open(s event.Started) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.err != nil {
+		return o.err
+	}
+	if err := o.flush(); err != nil {
+		return err
+	}
+	o.opening = &s
+	o.ringIn(o.coalesce.every)
+	return nil
+}
+
+// ringIn has what waits written after a while. The caller holds mu.
+func (o *output) ringIn(wait time.Duration) {
 	if o.timer == nil {
 		o.timer = time.AfterFunc(wait, o.ring)
 	} else {
 		o.timer.Reset(wait)
 	}
-	return nil
 }
 
 // plain tells whether a delta is text alone, which can be joined with others.
@@ -114,6 +136,12 @@ func (o *output) ring() {
 
 // flush writes what waits. The caller holds mu.
 func (o *output) flush() error {
+	if s := o.opening; s != nil {
+		o.opening = nil
+		if err := o.put(event.OutputStarted, event.Encode(s)); err != nil {
+			return err
+		}
+	}
 	if !o.waiting {
 		return nil
 	}
@@ -173,7 +201,12 @@ func (o *output) emit(t event.Type, payload any) error {
 	if err := o.flush(); err != nil {
 		return err
 	}
-	value, err := o.write(t, event.Encode(payload))
+	return o.put(t, event.Encode(payload))
+}
+
+// put writes an event that is not a delta, and adds it to the transcript.
+func (o *output) put(t event.Type, data []byte) error {
+	value, err := o.write(t, data)
 	if err != nil {
 		return err
 	}
@@ -239,7 +272,7 @@ func (o *output) close() {
 	if o.timer != nil {
 		o.timer.Stop()
 	}
-	o.waiting = false
+	o.opening, o.waiting = nil, false
 	if o.err == nil {
 		o.err = errShut
 	}
