@@ -35,8 +35,8 @@ type Trips struct {
 }
 
 // Start makes the topics and the clients. name must be unique to the run.
-func Start(ctx context.Context, brokers []string, name string) (t *Trips, err error) {
-	t = &Trips{topics: []string{name + ".requests", name + ".tokens"}, waiting: map[string]chan time.Time{}}
+func Start(ctx context.Context, brokers []string, name string) (_ *Trips, err error) {
+	t := &Trips{topics: []string{name + ".requests", name + ".tokens"}, waiting: map[string]chan time.Time{}}
 	live, stop := context.WithCancel(context.WithoutCancel(ctx))
 	t.stop = stop
 	defer func() {
