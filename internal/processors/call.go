@@ -91,7 +91,7 @@ func (p *Processor) output(g *gate, s engine.Start, t *job.Transcript) *output {
 func (p *Processor) answer(ctx context.Context, o *output, s engine.Start) (err error) {
 	defer func() { // else one job would end one process after the other
 		if r := recover(); r != nil {
-			p.log.Error("a call panicked", "job", o.head.Job, "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+			p.log.ErrorContext(ctx, "a call panicked", "job", o.head.Job, "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
 			err = o.fail(fault.New(fault.Internal, "the model's answer could not be handled"))
 		}
 	}()

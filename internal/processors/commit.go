@@ -93,7 +93,7 @@ func (c *committer) write(ctx context.Context, batch []engine.Commit) (ok bool) 
 		return true
 	case !errors.Is(err, kafka.ErrNotMember):
 		if ctx.Err() == nil {
-			c.p.log.Warn("a commit failed", "partitions", len(batch), "error", err)
+			c.p.log.WarnContext(ctx, "a commit failed", "partitions", len(batch), "error", err)
 		}
 		c.putBack(batch)
 		return false

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"slices"
 	"strings"
@@ -49,7 +48,7 @@ func answered(t *testing.T, limit int, stream func(yield func(llm.Chunk, error) 
 	out := &taken{}
 	p := &Processor{
 		cfg: Config{MaxJobBytes: limit, MaxTokenBytes: 1 << 20}.withDefaults(), models: hostile{stream},
-		log: slog.New(slog.NewTextHandler(io.Discard, nil)), now: time.Now,
+		log: slog.New(slog.DiscardHandler), now: time.Now,
 	}
 	lp := engine.LP{Lane: event.Standard}
 	g := newGate(t.Context(), lp, 1)
@@ -181,7 +180,7 @@ func TestACommitThatFailsIsTriedAgainAndOneThatIsAnothersSparesTheRest(t *testin
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				g := &commits{answer: answer, taken: map[kafka.TopicPartition]int64{}}
-				c := newCommitter(&Processor{log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+				c := newCommitter(&Processor{log: slog.New(slog.DiscardHandler)})
 				c.group = g
 				ctx, cancel := context.WithCancel(t.Context())
 				done := make(chan error, 1)
@@ -193,7 +192,7 @@ func TestACommitThatFailsIsTriedAgainAndOneThatIsAnothersSparesTheRest(t *testin
 				for _, p := range parts {
 					c.put(engine.Commit{LP: engine.LP{Lane: event.Standard, Partition: p}, Next: int64(p) + 1})
 				}
-				time.Sleep(10 * time.Second)
+				time.Sleep(10 * time.Second) //nolint:forbidigo // the bubble's clock
 				cancel()
 				if err := <-done; !errors.Is(err, context.Canceled) {
 					t.Error(err)
@@ -214,7 +213,7 @@ func TestACommitThatFailsIsTriedAgainAndOneThatIsAnothersSparesTheRest(t *testin
 }
 
 func TestNothingFollowsAnOutputThatKafkaDidNotTake(t *testing.T) {
-	p := &Processor{cfg: Config{}.withDefaults(), log: slog.New(slog.NewTextHandler(io.Discard, nil)), now: time.Now, box: newMailbox()}
+	p := &Processor{cfg: Config{}.withDefaults(), log: slog.New(slog.DiscardHandler), now: time.Now, box: newMailbox()}
 	g := newGate(t.Context(), engine.LP{Lane: event.Standard}, 7)
 	g.let(1)
 	o := p.output(g, engine.Start{LP: g.lp, Gen: 7, Request: &engine.Request{}}, &job.Transcript{})

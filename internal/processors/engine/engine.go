@@ -31,6 +31,9 @@ type LP struct {
 	Partition int32
 }
 
+// about is the LP of an input or effect that embeds one.
+func (lp LP) about() LP { return lp }
+
 // Config bounds the engine. Zero fields take their defaults.
 type Config struct {
 	Owner          string        // unique to this process's incarnation; stands in its claims
@@ -83,6 +86,7 @@ type Engine struct {
 	draining  bool
 	pulsedAt  time.Time
 	effects   []Effect
+	keyBuf    []byte // scratch
 }
 
 // pulse is what is remembered of a LP's newest pulse.
@@ -138,15 +142,40 @@ func (e *Engine) Step(now time.Time, in Input) []Effect {
 		e.draining = true
 	case Tick:
 	}
-	for _, l := range e.lanes {
-		e.drive(now, l)
-	}
+	e.driveTouched(now, in)
 	e.schedule(now)
 	if now.Sub(e.pulsedAt) >= e.cfg.PulseEvery {
 		e.pulsedAt = now
 		e.pulse()
 	}
 	return e.effects
+}
+
+// driveTouched drives the lanes that an input is about. What time alone brings
+// about waits for the next Tick.
+func (e *Engine) driveTouched(now time.Time, in Input) {
+	switch in := in.(type) {
+	case Tick, LeaseRenewed:
+		for _, l := range e.lanes {
+			e.drive(now, l)
+		}
+	case Tokens:
+		e.drivePartition(now, in.Partition)
+	case TokensGone:
+		e.drivePartition(now, in.Partition)
+	case interface{ about() LP }:
+		if l := e.lanes[in.about()]; l != nil {
+			e.drive(now, l)
+		}
+	}
+}
+
+func (e *Engine) drivePartition(now time.Time, partition int32) {
+	for lane := event.Interactive; int(lane) < event.LaneCount; lane++ {
+		if l := e.lanes[LP{lane, partition}]; l != nil {
+			e.drive(now, l)
+		}
+	}
 }
 
 func (e *Engine) do(f Effect) { e.effects = append(e.effects, f) }
@@ -231,275 +260,18 @@ type Request struct {
 	gone int64 // above 0: no request, but so many offsets up to Offset that are gone
 }
 
-// key is what requests are ordered by.
-func (r *Request) key() string {
-	if r.Head.Conversation != "" {
-		return r.Head.Tenant + "\x00" + r.Head.Conversation
+// order is what requests are run in order by: their conversation, else their job.
+func (en *entry) order() string {
+	if en.Head.Conversation != "" {
+		return en.Head.Tenant + "\x00" + en.Head.Conversation
 	}
-	return jobKey(r.Head.Tenant, r.Head.Job)
+	return en.name
 }
 
 // jobKey names a job among all tenants'. It cannot be a conversation's key.
-func jobKey(tenant, id string) string { return tenant + "\x01" + id }
+func jobKey(tenant, id string) string { return tenant + string(jobKeyMark) + id }
 
-// Input is what has happened.
-type Input interface{ input() }
-
-// Assigned: the group gave us a LP. Metadata is that of the commit at Next.
-type Assigned struct {
-	LP
-	Life     uint64 // counts the assignments of this process; from 1
-	Next     int64  // where its requests begin
-	Metadata string
-}
-
-// Revoked: the group takes a LP back, and waits for Release.
-type Revoked struct{ LP }
-
-// Lost: the group has taken a LP without asking.
-type Lost struct{ LP }
-
-// Requests are records of a LP, in order.
-type Requests struct {
-	LP
-	Seeks    uint64 // how many Seek effects of this assignment were carried out before they were read
-	Requests []*Request
-}
-
-// RequestsGone: what was to be read next is not in the log any more; Earliest is.
-type RequestsGone struct {
-	LP
-	Earliest int64
-}
-
-// Tokens are records of the token topic, in order and without a gap: [From, Next).
-type Tokens struct {
-	Partition  int32
-	From, Next int64
-	Seen       []Seen
-}
-
-// Seen is the head of one record of the token topic.
-type Seen struct {
-	Offset int64
-	View   event.View
-	Owner  string // of a claim
-}
-
-// TokensGone: what was to be read next is not in the log any more; Earliest is.
-type TokensGone struct {
-	Partition int32
-	Earliest  int64
-}
-
-// Located answers FindEnd.
-type Located struct {
-	LP
-	Gen         uint64
-	End         int64     // of the token partition
-	RequestsEnd int64     // of the LP's requests
-	LogStart    int64     // of the token partition
-	Oldest      time.Time // of its oldest record; zero if it is empty
-}
-
-// ClaimFailed: the claim was refused, or its outcome is unknown.
-type ClaimFailed struct {
-	LP
-	Gen uint64
-}
-
-// WriteFailed: an output was refused, or its outcome is unknown: what the log
-// holds is to be read anew.
-type WriteFailed struct {
-	LP
-	Gen uint64
-}
-
-// LeaseRenewed: a heartbeat that was sent then was answered without error.
-type LeaseRenewed struct {
-	Sent   time.Time
-	Member string
-}
-
-// Ended: a call is over.
-type Ended struct {
-	LP
-	Gen    uint64
-	Offset int64
-	// Type and Data are the fact that follows. Type is "" where the call was
-	// broken off, since its LP's incarnation is over or about to be.
-	Type    event.Type
-	Data    []byte
-	Attempt int
-	At      time.Time // when it ended, as the log says
-	// Found tells that the end was in the log already, so it needs no read-back.
-	Found bool
-}
-
-// FactWritten: Kafka has the fact, or the dead letter, of the request at Offset.
-type FactWritten struct {
-	LP
-	Gen    uint64
-	Offset int64
-	Failed bool // it was refused; the LP is to be taken anew
-}
-
-// PulseSeen is a pulse of any process, our own included.
-type PulseSeen struct {
-	LP
-	Epoch    int64
-	Released bool
-}
-
-// Drain: no request is started from now on.
-type Drain struct{}
-
-// Tick: time has passed.
-type Tick struct{}
-
-func (Assigned) input()     {}
-func (Revoked) input()      {}
-func (Lost) input()         {}
-func (Requests) input()     {}
-func (RequestsGone) input() {}
-func (Tokens) input()       {}
-func (TokensGone) input()   {}
-func (Located) input()      {}
-func (ClaimFailed) input()  {}
-func (WriteFailed) input()  {}
-func (LeaseRenewed) input() {}
-func (Ended) input()        {}
-func (FactWritten) input()  {}
-func (PulseSeen) input()    {}
-func (Drain) input()        {}
-func (Tick) input()         {}
-
-// Effect is what is to be done.
-type Effect interface{ effect() }
-
-// Follow reads a token partition from an offset, also where it was followed
-// from another. Unfollow ends that.
-type (
-	Follow struct {
-		Partition int32
-		From      int64
-	}
-	Unfollow struct{ Partition int32 }
-)
-
-// FindEnd wants Located.
-type FindEnd struct {
-	LP
-	Gen uint64
-}
-
-// AppendClaim writes lane.claimed to the token partition. From here on no
-// output of the LP is written until Open, so that the claim stands behind all
-// that was written under the epoch before.
-type AppendClaim struct {
-	LP
-	Gen   uint64
-	Epoch int64
-	Claim event.Claim
-}
-
-// Open lets outputs of the LP be written, with this epoch.
-type Open struct {
-	LP
-	Gen   uint64
-	Epoch int64
-}
-
-// Shut lets no output of the LP's incarnation be written any more, and breaks
-// its calls off.
-type Shut struct {
-	LP
-	Gen uint64
-}
-
-// Start makes a call.
-type Start struct {
-	LP
-	Gen     uint64
-	Request *Request
-	Expired bool    // too old to be run: it ends as expired, unless the log holds its end
-	Resume  *Resume // what the log may hold of it; nil: nothing
-}
-
-// Resume says where in the token partition a job's output stands.
-type Resume struct {
-	From  int64 // offset of its first event; -1: to be looked for from the id's time
-	To    int64 // nothing of it stands at or behind this offset
-	Epoch int64 // newest epoch of the lane before From
-}
-
-// AppendFact writes a fact to the jobs topic.
-type AppendFact struct {
-	LP
-	Gen    uint64
-	Offset int64 // of the request that it settles; -1: it settles none
-	Head   event.Head
-	Data   []byte
-}
-
-// Bury writes a poisonous record to the dead topic. FactWritten follows.
-type Bury struct {
-	LP
-	Gen     uint64
-	Request *Request
-}
-
-// Commit commits a LP's watermark.
-type Commit struct {
-	LP
-	Next     int64
-	Metadata string
-}
-
-// Release ends a revocation: commit (if there is one), say so in the pulse, let go.
-type Release struct {
-	LP
-	Commit *Commit // nil: it was never owned
-	Pulse  *Pulse
-}
-
-// Pause stops the fetching of a LP's requests; Resumed goes on. Seek reads them
-// from another offset.
-type (
-	Pause   struct{ LP }
-	Resumed struct{ LP }
-	Seek    struct {
-		LP
-		Life uint64 // of the assignment that it is for
-		Next int64
-	}
-)
-
-// Pulse says how a LP stands.
-type Pulse struct {
-	LP
-	Epoch int64
-	Data  event.Pulse
-}
-
-// Pulses writes pulses.
-type Pulses struct{ Pulses []Pulse }
-
-func (Follow) effect()      {}
-func (Unfollow) effect()    {}
-func (FindEnd) effect()     {}
-func (AppendClaim) effect() {}
-func (Open) effect()        {}
-func (Shut) effect()        {}
-func (Start) effect()       {}
-func (AppendFact) effect()  {}
-func (Bury) effect()        {}
-func (Commit) effect()      {}
-func (Release) effect()     {}
-func (Pause) effect()       {}
-func (Resumed) effect()     {}
-func (Seek) effect()        {}
-func (Pulses) effect()      {}
+const jobKeyMark = '\x01'
 
 // restored is what the log showed of a job before our claim.
 type restored struct {

@@ -1,12 +1,8 @@
 package engine
 
 import (
-	"fmt"
+	"slices"
 	"time"
-
-	"github.com/penstock-io/penstock/internal/event"
-	"github.com/penstock-io/penstock/internal/fence"
-	"github.com/penstock-io/penstock/internal/job"
 )
 
 // proc is one process: an Engine, and what carries out its effects.
@@ -93,10 +89,14 @@ type beat struct {
 }
 
 func newProc(w *world, name string) *proc {
+	window, bytes := 5, 150
+	if w.zombies { // which read nothing back, and need room to go on
+		window, bytes = 30, 3000
+	}
 	p := &proc{
 		w: w, name: name, alive: true, member: true, fetch: map[LP]*fetch{}, life: map[LP]*life{}, tail: map[int32]*tail{},
 		tokQ: map[int32][]write{}, pending: map[LP]Commit{}, gates: map[LP]*simGate{},
-		eng: New(Config{Owner: name, MaxInFlight: 4, MaxWindow: 5, MaxWindowBytes: 150, Recent: 4}),
+		eng: New(Config{Owner: name, MaxInFlight: 4, MaxWindow: window, MaxWindowBytes: bytes, Recent: 4}),
 	}
 	for _, in := range w.pulses {
 		p.step(in)
@@ -185,7 +185,7 @@ func (p *proc) everything() {
 		p.flushOther()
 		p.commit()
 		p.pulse()
-		for i := len(p.calls) - 1; i >= 0; i-- {
+		for i := range slices.Backward(p.calls) {
 			p.call(i)
 		}
 	}
@@ -348,7 +348,7 @@ func (p *proc) poll() {
 
 func (p *proc) pollTail(part int32) {
 	s, log := p.tail[part], p.w.tokens[part]
-	if s == nil || s.stopped || s.at >= int64(len(log)) || len(p.tailQ) > 3 {
+	if s == nil || s.stopped || p.w.now.Before(p.muted[readsTokens]) || s.at >= int64(len(log)) || len(p.tailQ) > 3 {
 		return
 	}
 	if s.at < p.w.tokFrom[part] {
@@ -364,14 +364,20 @@ func (p *proc) pollTail(part int32) {
 	p.tailQ = append(p.tailQ, in)
 }
 
+// heartbeat goes through its parts: sent, looked at by the coordinator, back.
+// Mostly they follow each other at once.
 func (p *proc) heartbeat() {
 	if p.beat == nil {
 		p.beat = &beat{sent: p.w.now}
-		return
+		if p.w.n(4) == 3 {
+			return
+		}
 	}
 	if !p.beat.asked {
 		p.beat.asked, p.beat.answered = true, p.member || p.w.noLease
-		return
+		if p.w.n(4) == 3 {
+			return
+		}
 	}
 	if p.beat.answered && p.w.n(100) >= p.w.faults/4 {
 		p.step(LeaseRenewed{Sent: p.beat.sent, Member: p.name})
@@ -445,189 +451,4 @@ func (p *proc) commit() {
 			delete(p.pending, lp)
 		}
 	}
-}
-
-func (p *proc) pulse() {
-	if p.pulseAt < len(p.w.pulses) {
-		in := p.w.pulses[p.pulseAt]
-		p.pulseAt++
-		p.step(in)
-	}
-}
-
-func (p *proc) gate(lp LP, gen uint64) *simGate {
-	g := p.gates[lp]
-	if g == nil || g.gen != gen {
-		if g != nil && !g.cancelled {
-			p.w.fail("%v: a gate was replaced that was not shut", lp)
-		}
-		g = &simGate{gen: gen}
-		p.gates[lp] = g
-	}
-	return g
-}
-
-// do carries an effect out, or puts it on its way.
-func (p *proc) do(f Effect) {
-	switch f := f.(type) {
-	case Follow:
-		p.tail[f.Partition] = &tail{at: f.From}
-	case Unfollow:
-		delete(p.tail, f.Partition)
-	case FindEnd:
-		p.locates = append(p.locates, &locate{f: f})
-	case AppendClaim:
-		g := p.gate(f.LP, f.Gen)
-		g.open = g.open && p.w.noHold
-		rec := tokRec{view: event.View{Type: event.LaneClaimed, V: 1, Lane: f.Lane, Epoch: f.Epoch}, owner: p.name}
-		p.tokQ[f.Partition] = append(p.tokQ[f.Partition], write{
-			land: func() { p.w.appendToken(f.Partition, rec) }, failed: ClaimFailed{LP: f.LP, Gen: f.Gen},
-		})
-	case Open:
-		g := p.gate(f.LP, f.Gen)
-		g.open, g.epoch = true, f.Epoch
-	case Shut:
-		if g := p.gates[f.LP]; g != nil && g.gen == f.Gen {
-			g.cancelled = true
-			delete(p.gates, f.LP)
-		}
-	case Start:
-		p.calls = append(p.calls, &simCall{s: f, g: p.gate(f.LP, f.Gen)})
-	case AppendFact:
-		h := f.Head
-		p.owe(write{land: func() { p.w.appendFact(&h) }}, f.LP, f.Gen, f.Offset)
-	case Bury:
-		p.owe(write{land: func() { p.w.dead[f.LP][f.Request.Offset] = true }}, f.LP, f.Gen, f.Request.Offset)
-	case Commit:
-		p.pending[f.LP] = f
-	case Release:
-		delete(p.pending, f.LP)
-		p.leaves = append(p.leaves, f)
-	case Pause, Resumed:
-		p.pause(f)
-	case Seek:
-		p.wanted = append(p.wanted, f)
-	case Pulses:
-		for i := range f.Pulses {
-			if p.w.n(100) >= p.w.faults/2 {
-				p.w.pulses = append(p.w.pulses, PulseSeen{LP: f.Pulses[i].LP, Epoch: f.Pulses[i].Epoch, Released: f.Pulses[i].Data.Released})
-			}
-		}
-	default:
-		panic(fmt.Sprintf("an effect that the simulation does not know: %T", f))
-	}
-}
-
-func (p *proc) pause(f Effect) {
-	lp, paused := LP{}, false
-	switch f := f.(type) {
-	case Pause:
-		lp, paused = f.LP, true
-	case Resumed:
-		lp = f.LP
-	}
-	if s := p.fetch[lp]; s != nil {
-		s.paused = paused
-	}
-}
-
-func (p *proc) owe(wr write, lp LP, gen uint64, offset int64) {
-	if offset >= 0 {
-		wr.ok = FactWritten{LP: lp, Gen: gen, Offset: offset}
-		wr.failed = FactWritten{LP: lp, Gen: gen, Offset: offset, Failed: true}
-	}
-	p.jobQ = append(p.jobQ, wr)
-}
-
-// simCall is a call as call.go makes it.
-type simCall struct {
-	s        Start
-	g        *simGate
-	recalled bool
-	t        job.Progress
-	plan     []event.Type
-}
-
-func (p *proc) call(i int) {
-	c := p.calls[i]
-	ended := Ended{LP: c.s.LP, Gen: c.s.Gen, Offset: c.s.Request.Offset}
-	over := func() {
-		p.post(ended)
-		p.calls = append(p.calls[:i:i], p.calls[i+1:]...)
-	}
-	switch {
-	case c.g.cancelled:
-		over()
-	case !c.recalled:
-		if !p.recall(c) {
-			p.post(WriteFailed{LP: c.s.LP, Gen: c.s.Gen})
-			over()
-			return
-		}
-		if c.t.End != "" {
-			ended.Type, ended.Attempt, ended.At, ended.Found = factOf(c.t.End), c.t.Attempt, p.w.now, true
-			over()
-		}
-	case c.g.open:
-		t := c.plan[0]
-		c.plan = c.plan[1:]
-		if t == event.OutputStarted {
-			c.t.Attempt++
-		}
-		h := c.s.Request.Head
-		v := event.View{
-			Type: t, V: 1, Tenant: []byte(h.Tenant), Job: []byte(h.Job), Attempt: max(c.t.Attempt, 1),
-			Seq: c.t.NextSeq, Lane: c.s.Lane, Epoch: c.g.epoch,
-		}
-		c.t.Apply(&v)
-		p.tokQ[c.s.Partition] = append(p.tokQ[c.s.Partition], write{
-			land:   func() { p.w.appendToken(c.s.Partition, tokRec{view: v}) },
-			failed: WriteFailed{LP: c.s.LP, Gen: c.s.Gen}, gate: c.g,
-		})
-		if len(c.plan) == 0 {
-			ended.Type, ended.Attempt, ended.At, ended.Found = factOf(c.t.End), c.t.Attempt, p.w.now, p.w.noReadBack
-			over()
-		}
-	}
-}
-
-// recall is what call.go's does, and what begin does with it.
-func (p *proc) recall(c *simCall) bool {
-	c.recalled = true
-	if r := c.s.Resume; r != nil {
-		from, log := r.From, p.w.tokens[c.s.Partition]
-		if from < 0 {
-			j := p.w.jobs[jobKey(c.s.Request.Head.Tenant, c.s.Request.Head.Job)]
-			from = max(j.created-int64(p.w.n(5)), p.w.tokFrom[c.s.Partition])
-		}
-		if from < p.w.tokFrom[c.s.Partition] {
-			return false
-		}
-		var f fence.Filter
-		f.Epochs[c.s.Lane] = r.Epoch
-		for o := from; o < r.To; o++ {
-			v := &log[o].view
-			if v.Lane != c.s.Lane || !f.Admit(v) && !(p.w.noRecallFence && v.Type.Output()) || string(v.Job) != c.s.Request.Head.Job {
-				continue
-			}
-			c.t.Apply(v)
-		}
-	}
-	if c.t.End != "" {
-		return true
-	}
-	switch {
-	case c.s.Expired:
-		c.plan = append(c.plan, event.OutputFailed)
-		return true
-	case c.t.NextSeq == 0:
-		c.plan = append(c.plan, event.OutputStarted)
-	case p.w.n(2) == 0:
-		c.plan = append(c.plan, event.OutputSuperseded, event.OutputStarted)
-	}
-	for range p.w.n(4) {
-		c.plan = append(c.plan, event.OutputDelta)
-	}
-	c.plan = append(c.plan, []event.Type{event.OutputCompleted, event.OutputFailed}[p.w.n(2)])
-	return true
 }

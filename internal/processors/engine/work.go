@@ -136,6 +136,7 @@ func (e *Engine) admit(l *lane, r *Request) {
 		en.from, en.epoch = l.position, l.filter.Epochs[l.Lane]
 	}
 	l.add(en)
+	en.name = key
 	l.jobs[key] = en
 	l.queue(en)
 }
@@ -147,7 +148,7 @@ func (l *lane) add(en *entry) {
 
 // queue puts an entry at the end of its key's FIFO.
 func (l *lane) queue(en *entry) {
-	name := en.Request.key()
+	name := en.order()
 	k := l.keys[name]
 	if k == nil {
 		k = &keyQueue{name: name}
@@ -283,9 +284,8 @@ func (e *Engine) factWritten(now time.Time, in FactWritten) {
 
 // finish lets the next of the key run.
 func (l *lane) finish(en *entry, limit int) {
-	key := jobKey(en.Head.Tenant, en.Head.Job)
-	delete(l.jobs, key)
-	l.recent.add(key, limit)
+	delete(l.jobs, en.name)
+	l.recent.add(en.name, limit)
 	k := en.key
 	k.queue[0] = nil
 	k.queue = k.queue[1:]

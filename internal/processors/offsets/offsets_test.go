@@ -145,3 +145,21 @@ func BenchmarkTakeDone(b *testing.B) {
 		}
 	}
 }
+
+func TestWhatIsSkippedIsDoneAndLeavesTheRestToBeRun(t *testing.T) {
+	tr := NewTracker(10, []Range{{12, 20}})
+	tr.Take(10)
+	tr.Skip(Range{11, 15}) // within what was done above, and below it
+	tr.Skip(Range{3, 5})   // long done
+	tr.Skip(Range{25, 40})
+	if got, want := tr.String(), "watermark 10, next 40, done above [{11 20} {25 40}]"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	if !tr.Take(22) || tr.Take(30) {
+		t.Error("what is to be run was mistaken")
+	}
+	tr.Done(10)
+	if tr.Watermark() != 20 {
+		t.Error(tr)
+	}
+}
