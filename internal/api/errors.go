@@ -35,7 +35,7 @@ func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 		if f.Code == fault.Internal {
 			level = slog.LevelError
 		}
-		Log(ctx).Log(ctx, level, "request failed", slog.String("code", string(f.Code)), slog.Any("err", err))
+		Log(ctx).Log(ctx, level, "request failed", slog.String("code", string(f.Code)), slog.Any("error", err))
 	}
 	h := w.Header()
 	if f.RetryAfter > 0 {

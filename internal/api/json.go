@@ -25,7 +25,7 @@ const jsonType = "application/json"
 func WriteJSON(w http.ResponseWriter, r *http.Request, status int, v any) {
 	b, err := json.Marshal(v, jsontext.AllowInvalidUTF8(true))
 	if err != nil { // a value of ours that has no JSON
-		Log(r.Context()).ErrorContext(r.Context(), "answer has no json", slog.Any("err", err))
+		Log(r.Context()).ErrorContext(r.Context(), "answer has no json", slog.Any("error", err))
 		status = http.StatusInternalServerError
 		b = []byte(`{"error":{"message":"something went wrong on our side","type":"server_error","param":null,"code":"internal_error"}}`)
 	}
@@ -40,7 +40,7 @@ func WriteRaw(w http.ResponseWriter, r *http.Request, status int, body []byte) {
 	w.WriteHeader(status)
 	if _, err := w.Write(body); err != nil { //nolint:gosec // JSON, and said to be so, with nosniff
 		if log := requestOf(r.Context()).log; log != nil { // a client that left
-			log.DebugContext(r.Context(), "answer not written", slog.String("request_id", RequestID(r.Context())), slog.Any("err", err))
+			log.DebugContext(r.Context(), "answer not written", slog.String("request_id", RequestID(r.Context())), slog.Any("error", err))
 		}
 	}
 }

@@ -48,7 +48,7 @@ func register[C prometheus.Collector](reg prometheus.Registerer, log *slog.Logge
 		}
 	}
 	if err != nil {
-		log.Error("metric not registered", slog.Any("err", err))
+		log.Error("metric not registered", slog.Any("error", err))
 	}
 	return c
 }

@@ -68,7 +68,7 @@ func Serve(ctx context.Context, addr string, h http.Handler, cfg ServerConfig) e
 	grace, cancel := context.WithTimeout(base, or(cfg.Grace, 10*time.Second))
 	defer cancel()
 	if err := srv.Shutdown(grace); err != nil {
-		cfg.Log.WarnContext(ctx, "requests cut off at the end of the grace period", slog.Any("err", err))
+		cfg.Log.WarnContext(ctx, "requests cut off at the end of the grace period", slog.Any("error", err))
 		cut()
 		_ = srv.Close() // the listener is closed already; the connections are what is left
 	}

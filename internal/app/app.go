@@ -104,7 +104,7 @@ func (a *App) Run(ctx context.Context) error {
 	p, err := a.open(ctx)
 	if err != nil {
 		if ctx.Err() != nil { // stopped while it started
-			a.log.InfoContext(ctx, "stopped while starting", slog.Any("err", err))
+			a.log.InfoContext(ctx, "stopped while starting", slog.Any("error", err))
 			return nil
 		}
 		return err

@@ -199,7 +199,7 @@ func (p *parts) process(ctx context.Context) error {
 	if !errors.Is(err, kafka.ErrRecreated) {
 		return err //nolint:wrapcheck // the stage names it
 	}
-	p.log.ErrorContext(ctx, "the processors stand still", slog.Any("err", err))
+	p.log.ErrorContext(ctx, "the processors stand still", slog.Any("error", err))
 	p.trouble.Store(&err)
 	<-ctx.Done()
 	return nil
@@ -215,7 +215,7 @@ func (p *parts) close(ctx context.Context) {
 		ctx, cancel := context.WithTimeout(ctx, flushTime)
 		defer cancel()
 		if err := p.producer.Flush(ctx); err != nil {
-			p.log.WarnContext(ctx, "some requests were not acknowledged", slog.Any("err", err))
+			p.log.WarnContext(ctx, "some requests were not acknowledged", slog.Any("error", err))
 		}
 		p.producer.Close()
 	}

@@ -88,7 +88,7 @@ func stream(t *testing.T, receipt string, events ...string) *Server {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodPost {
 			w.WriteHeader(http.StatusAccepted)
-			fmt.Fprint(w, receipt)
+			_, _ = fmt.Fprint(w, receipt)
 			return
 		}
 		if r.URL.Query().Get("cursor") != "c" || r.Header.Get("Authorization") != "Bearer k" {
@@ -96,7 +96,7 @@ func stream(t *testing.T, receipt string, events ...string) *Server {
 			return
 		}
 		for _, e := range events {
-			fmt.Fprintf(w, "data: %s\n\n", e)
+			_, _ = fmt.Fprintf(w, "data: %s\n\n", e)
 		}
 	}))
 	t.Cleanup(srv.Close)

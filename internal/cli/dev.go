@@ -135,7 +135,7 @@ func startBroker(ctx context.Context, dir string, log *slog.Logger) (*devstack.B
 	}
 	b, err := devstack.StartBroker(ctx, cfg)
 	if err != nil && cfg.Listen != "" && !errors.Is(err, devstack.ErrInUse) {
-		log.WarnContext(ctx, "the broker's last address cannot be had again", slog.String("address", cfg.Listen), slog.Any("err", err))
+		log.WarnContext(ctx, "the broker's last address cannot be had again", slog.String("address", cfg.Listen), slog.Any("error", err))
 		cfg.Listen = ""
 		b, err = devstack.StartBroker(ctx, cfg)
 	}
@@ -143,7 +143,7 @@ func startBroker(ctx context.Context, dir string, log *slog.Logger) (*devstack.B
 		return nil, err //nolint:wrapcheck // it says what it could not do
 	}
 	if err := os.WriteFile(note, []byte(b.Addr()+"\n"), 0o600); err != nil {
-		log.WarnContext(ctx, "the broker's address is not kept for the next start", slog.Any("err", err))
+		log.WarnContext(ctx, "the broker's address is not kept for the next start", slog.Any("error", err))
 	}
 	return b, nil
 }

@@ -168,6 +168,24 @@ func (p *process) ready() *process {
 	}
 }
 
+// unready waits until readiness names a part that is away.
+func (p *process) unready(part string) {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.t.Context(), 10*time.Second)
+	defer cancel()
+	for {
+		status, body := get(ctx, p.url+"/readyz")
+		if status == http.StatusServiceUnavailable && strings.Contains(body, `"`+part+`":{"status":"unavailable"`) {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			p.t.Fatalf("readiness does not say that %s is away: %d %s", part, status, body)
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
 // get asks a URL, and returns status 0 where nobody answers.
 func get(ctx context.Context, url string) (status int, body string) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)

@@ -5,14 +5,17 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/Shopify/toxiproxy/v2"
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
+	"github.com/rs/zerolog"
 
 	"github.com/penstock-io/penstock/internal/event"
 	"github.com/penstock-io/penstock/internal/job"
@@ -198,10 +201,7 @@ func TestKafkaAwayIsSaidAndSurvived(t *testing.T) {
 	if took := time.Since(begun); resp.StatusCode != http.StatusServiceUnavailable || took > 15*time.Second {
 		t.Errorf("without Kafka a job was answered %s after %s", resp.Status, took)
 	}
-	status, body := get(t.Context(), p.url+"/readyz")
-	if status != http.StatusServiceUnavailable || !strings.Contains(body, `"kafka":{"status":"unavailable"`) {
-		t.Errorf("without Kafka readiness says: %d %s", status, body)
-	}
+	p.unready("kafka")
 	if err := kafka.Resume(); err != nil {
 		t.Fatal(err)
 	}
@@ -212,6 +212,44 @@ func TestKafkaAwayIsSaidAndSurvived(t *testing.T) {
 	}
 	after := &watcher{t: t, url: p.url, job: submit(t, p.url, quick).ID}
 	after.finish(30 * time.Second)
+	p.stop()
+}
+
+// TestPostgresAwayIsSaidAndSurvived cuts the database off: jobs run on without
+// it, what needs it says so, and all is folded when it is back.
+func TestPostgresAwayIsSaidAndSurvived(t *testing.T) {
+	database := testenv.Postgres(t)
+	u, err := url.Parse(database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := toxiproxy.NewProxy(toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop()), "postgres", "127.0.0.1:0", u.Host)
+	if err := proxy.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(proxy.Stop)
+	addr := proxy.Listen
+	u.Host = addr
+	d := deployOn(t, testenv.Kafka(t), u.String(), testenv.Prefix(t))
+	p := d.start("ingest,processors,projections,gateway")
+	proxy.Stop()
+	w := &watcher{t: t, url: p.url, job: submit(t, p.url, quick).ID}
+	w.finish(30 * time.Second)
+	if got := jobOf(t, p.url, w.job, ""); got.Status != job.Completed {
+		t.Errorf("without its row the job is %+v", got)
+	}
+	begun := time.Now()
+	status, body := get(t.Context(), p.url+"/v1/jobs")
+	if took := time.Since(begun); status != http.StatusServiceUnavailable || !strings.Contains(body, `"code":"unavailable"`) || took > 10*time.Second {
+		t.Errorf("the list without PostgreSQL: %d %s after %s", status, body, took)
+	}
+	p.unready("postgres")
+	proxy.Listen = addr
+	if err := proxy.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p.ready()
+	d.row(w.job)
 	p.stop()
 }
 

@@ -233,7 +233,7 @@ func (h *hub) run(ctx context.Context) error {
 		h.mu.Unlock()
 		chunks, err := tail.Poll(ctx)
 		if err != nil && !errors.Is(err, kafka.ErrClosed) && ctx.Err() == nil { // closed: another has taken its place
-			h.cfg.Logger.WarnContext(ctx, "tail not read", slog.Any("err", err))
+			h.cfg.Logger.WarnContext(ctx, "tail not read", slog.Any("error", err))
 			pause(ctx, pollPause)
 		}
 		for i := range chunks {
@@ -288,13 +288,13 @@ func (h *hub) take(ctx context.Context, c *kafka.Chunk) {
 // fail stops following a partition that the tail stopped at. Its readers begin
 // to follow it anew, and find out for themselves what became of their positions.
 func (h *hub) fail(ctx context.Context, p *partition, err error) {
-	h.cfg.Logger.WarnContext(ctx, "tail stopped at a partition", slog.String("partition", h.of(p.id).String()), slog.Any("err", err))
+	h.cfg.Logger.WarnContext(ctx, "tail stopped at a partition", slog.String("partition", h.of(p.id).String()), slog.Any("error", err))
 	h.mu.Lock()
 	h.dropLocked(p)
 	h.mu.Unlock()
 	if errors.Is(err, kafka.ErrRecreated) || errors.Is(err, kafka.ErrUnknownTopic) {
 		if err := h.refresh(ctx); err != nil {
-			h.cfg.Logger.WarnContext(ctx, "topic not asked for", slog.Any("err", err))
+			h.cfg.Logger.WarnContext(ctx, "topic not asked for", slog.Any("error", err))
 		}
 	}
 }

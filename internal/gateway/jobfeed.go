@@ -39,7 +39,7 @@ func (f *jobFeed) take(e *entry) bool {
 		// The end is always sent as it is: a client has to learn of it.
 		if e.offset < f.snap.until && !e.view.Type.Terminal() {
 			if err := f.snap.text.Apply(&e.view); err != nil {
-				f.g.cfg.Logger.Warn("event not in the snapshot", slog.String("job", f.id), slog.Any("err", err))
+				f.g.cfg.Logger.Warn("event not in the snapshot", slog.String("job", f.id), slog.Any("error", err))
 			}
 			f.snap.at = f.reader.cursor(e, &f.filter)
 			return true

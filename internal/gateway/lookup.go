@@ -155,7 +155,7 @@ func (t *transcript) take(e *entry) bool {
 		t.first = e.view.Head()
 	}
 	if err := t.text.Apply(&e.view); err != nil {
-		t.log.Warn("event not read", slog.String("job", t.first.Job), slog.Any("err", err))
+		t.log.Warn("event not read", slog.String("job", t.first.Job), slog.Any("error", err))
 	}
 	return true
 }

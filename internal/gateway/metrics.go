@@ -48,7 +48,7 @@ func newMetrics(reg prometheus.Registerer, log *slog.Logger) *metrics {
 	}
 	for _, c := range []prometheus.Collector{m.active, m.chunks, m.completions, m.firstByte, m.bytes, m.followed, m.catchUps} {
 		if err := reg.Register(c); err != nil {
-			log.Warn("metric not registered", slog.Any("err", err))
+			log.Warn("metric not registered", slog.Any("error", err))
 		}
 	}
 	return m

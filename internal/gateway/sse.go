@@ -112,7 +112,7 @@ func (c *sse) serve(ctx context.Context, f feed) string {
 		}
 		var retry <-chan time.Time
 		if err != nil && ctx.Err() == nil {
-			c.g.cfg.Logger.WarnContext(ctx, "stream waits for the log", slog.Any("err", err))
+			c.g.cfg.Logger.WarnContext(ctx, "stream waits for the log", slog.Any("error", err))
 			retry = time.After(retryPause)
 		}
 		if err == nil && wait == nil {

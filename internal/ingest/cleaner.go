@@ -27,7 +27,7 @@ func (s *Service) Run(ctx context.Context) error {
 		if n, err := s.clean(ctx); ctx.Err() != nil {
 			return nil
 		} else if err != nil {
-			s.log.WarnContext(ctx, "old idempotency keys not deleted", slog.Int64("deleted", n), slog.Any("err", err))
+			s.log.WarnContext(ctx, "old idempotency keys not deleted", slog.Int64("deleted", n), slog.Any("error", err))
 		} else if n > 0 {
 			s.log.InfoContext(ctx, "old idempotency keys deleted", slog.Int64("deleted", n))
 		}

@@ -204,7 +204,7 @@ func (s *Service) settle(ctx context.Context, f flight, a answer) answer {
 	if err != nil {
 		s.metrics.unsettled.Inc()
 		s.log.WarnContext(ctx, "answer of an idempotency key not kept", slog.String("tenant", f.tenant),
-			slog.String("job", a.job), slog.Any("err", err))
+			slog.String("job", a.job), slog.Any("error", err))
 		return a
 	}
 	return first

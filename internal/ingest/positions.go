@@ -71,7 +71,7 @@ func (p *Positions) Run(ctx context.Context) error {
 		if err != nil {
 			round = -1 // asks for the id again
 			if !failing {
-				p.log.WarnContext(ctx, "end of the token topic not known", slog.Any("err", err))
+				p.log.WarnContext(ctx, "end of the token topic not known", slog.Any("error", err))
 			}
 		}
 		failing = err != nil

@@ -200,7 +200,7 @@ func (s *Service) append(ctx context.Context, rec event.Record) (kafka.Ack, erro
 		return kafka.Ack{}, fault.Wrap(err, fault.Internal, "the job was written, but where is not known")
 	case errors.Is(err, kafka.ErrUnknownOutcome):
 		s.log.WarnContext(ctx, "outcome of a request is unknown", slog.String("topic", rec.Topic),
-			slog.Int("partition", int(rec.Partition)), slog.Any("err", err))
+			slog.Int("partition", int(rec.Partition)), slog.Any("error", err))
 		return kafka.Ack{}, away(err, fault.UnknownOutcome,
 			"Kafka did not answer in time, so the job may have been accepted or not: send it again with the same Idempotency-Key, which makes it one job")
 	default:

@@ -117,7 +117,7 @@ func firstAnswer(ctx context.Context, pool *pgxpool.Pool, cfg Config, where stri
 			return fmt.Errorf("PostgreSQL at %s is there but refuses us; see to user, password and database in its address: %w", where, err)
 		case first:
 			cfg.Log.WarnContext(ctx, "waiting for postgresql", slog.String("server", where),
-				slog.Duration("patience", cfg.Patience), slog.Any("err", err))
+				slog.Duration("patience", cfg.Patience), slog.Any("error", err))
 		}
 		select {
 		case <-waiting.Done():

@@ -24,7 +24,7 @@ func (p *Processor) tailTokens(ctx context.Context) error {
 			return fmt.Errorf("tail the token topic: %w", err)
 		}
 		for i := range chunks {
-			in, err := tokensInput(&chunks[i])
+			in, err := p.tokensInput(&chunks[i])
 			if err != nil {
 				return fmt.Errorf("%s/%d: %w", p.cfg.Names.Tokens(), chunks[i].Partition, err)
 			}
@@ -37,7 +37,7 @@ func (p *Processor) tailTokens(ctx context.Context) error {
 
 // tokensInput makes an input of a chunk. What is no event of ours is passed
 // over, as every reader does.
-func tokensInput(c *kafka.Chunk) (engine.Input, error) {
+func (p *Processor) tokensInput(c *kafka.Chunk) (engine.Input, error) {
 	if c.Err != nil {
 		if gone, ok := errors.AsType[*kafka.OutOfRangeError](c.Err); ok {
 			return engine.TokensGone{Partition: c.Partition, Earliest: gone.Earliest}, nil
@@ -48,6 +48,7 @@ func tokensInput(c *kafka.Chunk) (engine.Input, error) {
 	for i := range c.Records {
 		v, err := event.ScanHead(c.Records[i].Value)
 		if err != nil {
+			p.metrics.skipped.WithLabelValues(p.cfg.Names.Tokens()).Inc()
 			continue
 		}
 		s := engine.Seen{Offset: c.Records[i].Offset, View: v}

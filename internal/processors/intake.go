@@ -193,6 +193,9 @@ func (in *intake) records(ctx context.Context, recs []event.Record) error {
 			}
 			for i := range n {
 				input.Requests[i] = decode(&recs[i])
+				if input.Requests[i].Skip {
+					in.p.metrics.skipped.WithLabelValues(recs[i].Topic).Inc()
+				}
 			}
 			if !in.p.box.offer(ctx, input) {
 				return ctx.Err()

@@ -10,7 +10,7 @@ type metrics struct {
 	inFlight, owned, paused prometheus.Gauge
 	waiting                 *prometheus.GaugeVec
 	started, ended, taken   *prometheus.CounterVec
-	dead, expired           *prometheus.CounterVec
+	dead, expired, skipped  *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
@@ -31,13 +31,14 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		ended:   counter("jobs_ended_total", "Jobs ended, by the fact that they became.", "lane", "fact"),
 		taken:   counter("jobs_taken_over_total", "Half-finished jobs taken over, by how.", "how"),
 		dead:    counter("dead_letters_total", "Requests that can never be run.", "lane"),
+		skipped: counter("events_skipped_total", "Events of a type or version that this build does not know, or that are none.", "topic"),
 		expired: counter("requests_expired_total", "Requests that retention took before anybody ran them.", "lane"),
 	}
 	if reg == nil {
 		return m, nil
 	}
 	for _, c := range []prometheus.Collector{
-		m.inFlight, m.owned, m.paused, m.waiting, m.started, m.ended, m.taken, m.dead, m.expired,
+		m.inFlight, m.owned, m.paused, m.waiting, m.started, m.ended, m.taken, m.dead, m.expired, m.skipped,
 	} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("processors: %w", err)

@@ -180,7 +180,7 @@ func (l *loop) fault(ctx context.Context, f kafka.PartitionFault) {
 	gone, ok := errors.AsType[*kafka.OutOfRangeError](f.Err)
 	if !ok || gone.Earliest <= pos.next {
 		l.log.ErrorContext(ctx, "a partition stands still",
-			slog.String("topic", f.Topic), slog.Int("partition", int(f.Partition)), slog.Any("err", f.Err))
+			slog.String("topic", f.Topic), slog.Int("partition", int(f.Partition)), slog.Any("error", f.Err))
 		l.setStopped(f.TopicPartition, f.Err)
 		return
 	}
@@ -303,7 +303,7 @@ func (l *loop) yield(ctx context.Context, conflict *conflictError) {
 		if found.topicID != pos.topicID {
 			err := fmt.Errorf("the checkpoint is gone or another topic's: found topic id %q, this is %s", found.topicID, pos.topicID)
 			l.log.ErrorContext(ctx, "a partition stands still",
-				slog.String("topic", tp.Topic), slog.Int("partition", int(tp.Partition)), slog.Any("err", err))
+				slog.String("topic", tp.Topic), slog.Int("partition", int(tp.Partition)), slog.Any("error", err))
 			delete(l.owned, tp)
 			l.group.Pause(tp)
 			l.setStopped(tp, err)
@@ -342,6 +342,6 @@ func (l *loop) strip(ctx context.Context, why error) error {
 	l.pending = l.pending[1:]
 	l.metrics.records.WithLabelValues(resultStripped).Inc()
 	l.log.ErrorContext(ctx, "the database refused a record's payload; its job is folded without",
-		slog.String("topic", rec.Topic), slog.Int("partition", int(rec.Partition)), slog.Int64("offset", rec.Offset), slog.Any("err", why))
+		slog.String("topic", rec.Topic), slog.Int("partition", int(rec.Partition)), slog.Int64("offset", rec.Offset), slog.Any("error", why))
 	return nil
 }

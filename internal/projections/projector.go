@@ -177,7 +177,7 @@ func (p *Projector) setTrouble(ctx context.Context, err error) {
 	p.trouble = err
 	p.mu.Unlock()
 	if first {
-		p.log.WarnContext(ctx, "the projection waits", slog.Any("err", err))
+		p.log.WarnContext(ctx, "the projection waits", slog.Any("error", err))
 	}
 }
 

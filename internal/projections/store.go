@@ -145,7 +145,7 @@ func (s *Store) scan(ctx context.Context, r pgx.CollectableRow, whole bool) (*jo
 		// One column that is not as it should be does not hide the job.
 		if err := json.Unmarshal(v.from, v.to, lenient()); err != nil {
 			s.log.WarnContext(ctx, "a job's column is not what it should be",
-				slog.String("job", res.ID), slog.String("column", v.name), slog.Any("err", err))
+				slog.String("job", res.ID), slog.String("column", v.name), slog.Any("error", err))
 		}
 	}
 	if topic.Valid {
