@@ -1,20 +1,17 @@
 package docs_test
 
 import (
-	"bytes"
-	"fmt"
 	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
-	"github.com/go-json-experiment/json"
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/penstock-io/penstock/internal/cli"
 	"github.com/penstock-io/penstock/internal/fault"
 	"github.com/penstock-io/penstock/internal/topics"
 )
@@ -63,41 +60,10 @@ func TestTheTableOfErrorCodesIsTheCodes(t *testing.T) {
 		if k.Retry {
 			retry = "yes"
 		}
-		want = append(want, []string{string(k.Code), fmt.Sprint(k.Status), k.Type, retry, k.Meaning})
+		want = append(want, []string{string(k.Code), strconv.Itoa(k.Status), k.Type, retry, k.Meaning})
 	}
 	if diff := cmp.Diff(want, rows(t, read(t, "api.md"), "### Error codes")); diff != "" {
 		t.Errorf("api.md (-code +page):\n%s", diff)
-	}
-}
-
-func TestTheTableOfSettingsIsTheConfiguration(t *testing.T) {
-	t.Parallel()
-	var out, errs bytes.Buffer
-	code := cli.Run(t.Context(), []string{"config", "-o", "jsonl"}, cli.System{Stdin: strings.NewReader(""), Stdout: &out, Stderr: &errs})
-	if code != 0 {
-		t.Fatalf("penstock config: exit %d: %s", code, &errs)
-	}
-	var want [][]string
-	for line := range strings.Lines(out.String()) {
-		var row struct {
-			Setting string `json:"setting"`
-			Value   string `json:"value"`
-		}
-		if err := json.Unmarshal([]byte(line), &row); err != nil {
-			t.Fatal(err)
-		}
-		if row.Setting == "output" {
-			row.Value = "table" // it was asked for otherwise
-		}
-		variable := "PENSTOCK_" + strings.ToUpper(strings.ReplaceAll(row.Setting, "-", "_"))
-		want = append(want, []string{row.Setting, row.Value, variable})
-	}
-	var got [][]string
-	for _, cells := range rows(t, read(t, "operations.md"), "## Settings") {
-		got = append(got, cells[:3])
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("operations.md (-code +page):\n%s", diff)
 	}
 }
 
@@ -115,7 +81,7 @@ func TestTheTableOfTopicsIsTheCatalogue(t *testing.T) {
 			name = "requests.<lane>"
 		}
 		seen[name] = true
-		want := []string{kept[topic.Configs["retention.ms"]], fmt.Sprint(topic.Partitions)}
+		want := []string{kept[topic.Configs["retention.ms"]], strconv.Itoa(int(topic.Partitions))}
 		if cells := told[name]; cells == nil || !cmp.Equal(want, cells[4:]) {
 			t.Errorf("%s: the page has %q, want it to end in %q", topic.Name, cells, want)
 		}
@@ -135,7 +101,7 @@ func TestThePythonSampleIsTheFileThatRuns(t *testing.T) {
 }
 
 // link finds the target of a Markdown link to a file.
-var link = regexp.MustCompile(`\]\(([^)#]+)(#[^)]*)?\)`) //nolint:gochecknoglobals // a constant
+var link = regexp.MustCompile(`\]\(([^)#]+)(#[^)]*)?\)`)
 
 func TestEveryLinkBetweenPagesLeadsSomewhere(t *testing.T) {
 	t.Parallel()
