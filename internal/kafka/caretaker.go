@@ -124,16 +124,17 @@ func (r *reader) lead(c *cursor, meta *topicMeta) {
 // before asking again.
 func (r *reader) resolve() bool {
 	type question struct {
-		claim
-		at     int64
-		epoch  int32
-		ranged bool
+		cursor     *cursor
+		generation uint64
+		at         int64
+		epoch      int32
+		ranged     bool
 	}
 	var questions []question
 	r.mu.Lock()
 	for _, c := range r.cursors {
 		if !c.stopped && (c.check || c.ranged) {
-			questions = append(questions, question{claim{c, c.generation}, c.at, c.epoch, c.ranged})
+			questions = append(questions, question{c, c.generation, c.at, c.epoch, c.ranged})
 		}
 	}
 	r.mu.Unlock()

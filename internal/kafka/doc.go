@@ -16,7 +16,9 @@
 // other lane. One that finds both lanes parked breaks the second one's fetch
 // off, ten milliseconds after that began at the earliest, and costs it its
 // connection: about a millisecond. So the long poll's length (FetchMaxWait) is
-// in nobody's time to first record.
+// in nobody's time to first record. Each lane has a fetch session at its broker:
+// a request names the partitions that changed since the last one, and the answer
+// those that have something new.
 //
 // Who owns what. A Producer and the Cluster may be used from many goroutines. A
 // Group's or a Tail's Poll has one caller; its other methods may be called from

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -36,35 +37,44 @@ type wanted struct {
 
 // fetchLimits bound a raw fetch.
 type fetchLimits struct {
-	wait      time.Duration // how long the broker may wait for a record
-	bytes     int32         // of the answer
-	partBytes int32         // of a partition's part of it
+	wait      time.Duration // how long the broker may wait for minBytes
+	minBytes  int32
+	bytes     int32 // of the answer
+	partBytes int32 // of a partition's part of it
 }
 
-// fetch sends one Fetch request for partitions that a broker leads.
-func fetch(ctx context.Context, cl *kgo.Client, broker int32, parts []wanted, limits fetchLimits) (*kmsg.FetchResponse, error) {
+// request is a Fetch request of these limits that names no partition yet, and
+// has no session.
+func (l fetchLimits) request() *kmsg.FetchRequest {
 	req := kmsg.NewPtrFetchRequest()
-	req.MaxWaitMillis = clamp32(int(limits.wait.Milliseconds()))
-	req.MinBytes = 1
-	req.MaxBytes = limits.bytes
-	req.SessionEpoch = -1 // no fetch session: every request is whole
-	index := map[string]int{}
-	for _, w := range parts {
-		i, ok := index[w.Topic]
-		if !ok {
-			t := kmsg.NewFetchRequestTopic()
-			t.Topic, t.TopicID = w.Topic, w.id
-			i = len(req.Topics)
-			index[w.Topic] = i
-			req.Topics = append(req.Topics, t)
-		}
-		p := kmsg.NewFetchRequestTopicPartition()
-		p.Partition = w.Partition
-		p.FetchOffset = w.offset
-		p.CurrentLeaderEpoch = w.epoch
-		p.PartitionMaxBytes = limits.partBytes
-		req.Topics[i].Partitions = append(req.Topics[i].Partitions, p)
+	req.MaxWaitMillis = clamp32(int(l.wait.Milliseconds()))
+	req.MinBytes = max(l.minBytes, 1)
+	req.MaxBytes = l.bytes
+	req.SessionEpoch = noSession
+	return req
+}
+
+// name adds a partition to a request.
+func name(req *kmsg.FetchRequest, w wanted, limits fetchLimits) {
+	i := slices.IndexFunc(req.Topics, func(t kmsg.FetchRequestTopic) bool { return t.Topic == w.Topic && t.TopicID == w.id })
+	if i < 0 {
+		t := kmsg.NewFetchRequestTopic()
+		t.Topic, t.TopicID = w.Topic, w.id
+		i = len(req.Topics)
+		req.Topics = append(req.Topics, t)
 	}
+	p := kmsg.NewFetchRequestTopicPartition()
+	p.Partition = w.Partition
+	p.FetchOffset = w.offset
+	p.CurrentLeaderEpoch = w.epoch
+	p.PartitionMaxBytes = limits.partBytes
+	req.Topics[i].Partitions = append(req.Topics[i].Partitions, p)
+}
+
+// send sends a Fetch request to a broker; parts are those that the answer may
+// hold, which gives its topics their names and ids: newer versions name them by
+// id alone, older ones by name.
+func send(ctx context.Context, cl *kgo.Client, broker int32, req *kmsg.FetchRequest, parts []wanted) (*kmsg.FetchResponse, error) {
 	resp, err := cl.Broker(int(broker)).Request(ctx, req)
 	if err != nil {
 		return nil, err
@@ -76,10 +86,12 @@ func fetch(ctx context.Context, cl *kgo.Client, broker int32, parts []wanted, li
 	if err := kerr.ErrorForCode(fr.ErrorCode); err != nil {
 		return nil, err
 	}
-	for i := range fr.Topics { // newer versions name topics by id alone
+	for i := range fr.Topics {
+		t := &fr.Topics[i]
 		for _, w := range parts {
-			if fr.Topics[i].Topic == "" && fr.Topics[i].TopicID == w.id {
-				fr.Topics[i].Topic = w.Topic
+			if t.Topic == w.Topic || t.Topic == "" && t.TopicID == w.id {
+				t.Topic, t.TopicID = w.Topic, w.id
+				break
 			}
 		}
 	}
@@ -192,7 +204,10 @@ func (c *Cluster) fetchOne(ctx context.Context, cl *kgo.Client, tp TopicPartitio
 	if l.broker < 0 {
 		return decoded{}, kerr.LeaderNotAvailable
 	}
-	resp, err := fetch(ctx, cl, l.broker, []wanted{{tp, m.id, from, l.epoch}}, limits)
+	parts := []wanted{{tp, m.id, from, l.epoch}}
+	req := limits.request()
+	name(req, parts[0], limits)
+	resp, err := send(ctx, cl, l.broker, req, parts)
 	if err != nil {
 		return decoded{}, err
 	}

@@ -39,9 +39,18 @@ type GroupConfig struct {
 	// FetchMaxWait is how long a broker may hold a fetch that has nothing;
 	// default 500 ms. It delays no record.
 	FetchMaxWait time.Duration
+	// FetchMinBytes is for how much a broker waits, FetchMaxWait at most; default
+	// 1: for anything.
+	FetchMinBytes int
 	// FetchMaxBytes bounds a fetch, and with it what waits to be polled: four
 	// times as much per broker; default 8 MiB.
 	FetchMaxBytes int
+	// Pace is the least time between the starts of two fetches on one connection
+	// where the first one brought records: under load a fetch gathers what came
+	// in meanwhile, in place of a fetch for each. It delays a record by that much
+	// at most, a newly assigned partition not at all, and costs nothing when
+	// idle. Default 0: none.
+	Pace time.Duration
 	// StartAt, where set, tells where newly assigned partitions begin, in place
 	// of the group's commits; one that it leaves out begins at its commit, or at
 	// the log's start. It is called within Poll.
@@ -138,7 +147,7 @@ func (c *Cluster) NewGroup(cfg GroupConfig) (*Group, error) {
 		return nil, errors.New("a group has a name and at least one topic")
 	}
 	cfg = cfg.withDefaults()
-	r, err := c.newReader(cfg.FetchMaxWait, cfg.FetchMaxBytes)
+	r, err := c.newReader(limitsOf(cfg.FetchMaxWait, cfg.FetchMinBytes, cfg.FetchMaxBytes, cfg.Pace))
 	if err != nil {
 		return nil, err
 	}

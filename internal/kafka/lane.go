@@ -13,8 +13,9 @@ import (
 // a millisecond on a machine of its own.
 const interruptEvery = 10 * time.Millisecond
 
-// errInterrupted ends a fetch that was broken off.
-var errInterrupted = errors.New("broken off for a partition that came in")
+// errAgain ends a fetch that says nothing of its partitions: it was broken off,
+// or its session is over.
+var errAgain = errors.New("to be sent again")
 
 // lane is one connection to one broker with at most one fetch under way. While
 // the first lane is parked, the second takes what comes in; what comes in while
@@ -26,18 +27,19 @@ type lane struct {
 	client *kgo.Client
 	wake   chan struct{} // there may be something to fetch
 
+	// The lane's goroutine's own; batch and parts are of the fetch under way.
+	session session
+	batch   []*cursor
+	parts   []wanted
+
 	// Guarded by the reader's mu.
-	busy    bool // a fetch is under way
+	busy    bool // a fetch is under way, or held back
+	held    bool // back for the pace
+	brief   bool // the fetch does not wait at the broker
 	fetches int  // begun so far
 	began   time.Time
 	cancel  context.CancelFunc // of the fetch under way
-	held    int                // bytes fetched and not yet taken
-}
-
-// claim is a partition that a lane fetches, in the generation that it was in.
-type claim struct {
-	cursor     *cursor
-	generation uint64
+	bytes   int                // fetched and not yet taken
 }
 
 // wake tells a broker's lanes that a partition may be ready; it makes them
@@ -55,6 +57,12 @@ func (r *reader) wake(broker int32) {
 			r.wg.Go(func() { r.runLane(pair[i]) })
 		}
 	}
+	for _, l := range pair {
+		if l.held { // breaking it off costs nothing, and it takes everything in
+			l.cancel()
+			return
+		}
+	}
 	free := false
 	for _, l := range pair {
 		if !l.busy {
@@ -67,9 +75,12 @@ func (r *reader) wake(broker int32) {
 	}
 }
 
-// interrupt breaks a lane's fetch off, once it has had its time. The caller
-// holds mu.
+// interrupt breaks a lane's fetch off, once it has had its time; one that does
+// not wait ends by itself. The caller holds mu.
 func (r *reader) interrupt(l *lane) {
+	if l.brief {
+		return
+	}
 	left := interruptEvery - time.Since(l.began)
 	if left <= 0 {
 		l.cancel()
@@ -87,11 +98,13 @@ func (r *reader) interrupt(l *lane) {
 
 // runLane fetches what is ready until the reader is closed.
 func (r *reader) runLane(l *lane) {
+	defer l.session.close(l.client, l.broker)
 	fails, interrupted := 0, false
+	var earliest time.Time // of the next fetch, for the pace
 	for {
 		ctx, cancel := context.WithCancel(r.ctx)
-		batch, parts := r.claim(l, cancel)
-		if len(batch) == 0 {
+		limits, ok := r.claim(l, cancel, earliest)
+		if !ok {
 			cancel()
 			select {
 			case <-l.wake:
@@ -100,19 +113,31 @@ func (r *reader) runLane(l *lane) {
 				return
 			}
 		}
-		resp, err := fetch(ctx, l.client, l.broker, parts, r.limits)
+		if !r.hold(ctx, l, earliest) {
+			cancel()
+			r.settle(l, nil, errAgain)
+			if r.ctx.Err() != nil {
+				return
+			}
+			continue
+		}
+		began := time.Now()
+		resp, err := l.session.fetch(ctx, l.client, l.broker, l.parts, limits)
 		// The connection that a fetch was broken off on may fail the next one too.
-		again := err != nil && interrupted
+		again := err != nil && interrupted || errors.Is(err, errSession)
 		interrupted = err != nil && ctx.Err() != nil
 		cancel()
-		if interrupted || again {
-			err = errInterrupted
+		if again = again || interrupted; again {
+			err = errAgain
 		}
-		r.settle(l, batch, resp, err)
+		earliest = time.Time{}
+		if r.settle(l, resp, err) {
+			earliest = began.Add(r.limits.pace)
+		}
 		if r.ctx.Err() != nil {
 			return
 		}
-		if err == nil || interrupted || again {
+		if err == nil || again {
 			fails = 0
 			continue
 		}
@@ -123,34 +148,68 @@ func (r *reader) runLane(l *lane) {
 	}
 }
 
-// claim takes every ready partition of a lane's broker for its next fetch. A
-// lane whose last fetches wait to be taken claims nothing, and the second lane
-// leaves a free first one the work.
-func (r *reader) claim(l *lane, cancel context.CancelFunc) ([]claim, []wanted) {
+// hold waits for the time of a fetch that is held back, and tells whether it is
+// to be sent: not where something came in meanwhile.
+func (r *reader) hold(ctx context.Context, l *lane, earliest time.Time) bool {
+	if !l.held { // claim has set it, in this goroutine
+		return true
+	}
+	wait(ctx, time.Until(earliest))
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if l.held >= int(r.limits.bytes) {
-		return nil, nil
+	if ctx.Err() != nil {
+		return false
 	}
-	if first := r.lanes[l.broker][0]; l != first && !first.busy {
-		return nil, nil
+	l.held, l.began = false, time.Now()
+	return true
+}
+
+// claim takes every ready partition of a lane's broker for its next fetch, and
+// tells whether there is any. A lane whose last fetches wait to be taken claims
+// nothing, and the second lane leaves a free first one the work, as well as one
+// that is held back: one fetch is less work than two.
+//
+// A fetch with a partition that was followed meanwhile is not held back, and
+// does not wait at the broker: the partition's end is told at once. Nor does one
+// that asks for a session: an id that never arrived would keep its room there,
+// so that fetch must not be broken off.
+func (r *reader) claim(l *lane, cancel context.CancelFunc, earliest time.Time) (fetchLimits, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	limits := r.limits.fetchLimits
+	l.batch, l.parts = l.batch[:0], l.parts[:0]
+	if l.bytes >= int(limits.bytes) {
+		return limits, false
 	}
-	var (
-		batch []claim
-		parts []wanted
-	)
+	if first := r.lanes[l.broker][0]; l != first && (!first.busy || first.held) {
+		if first.held {
+			first.cancel()
+		} else {
+			signal(first.wake)
+		}
+		return limits, false
+	}
+	if l.session.asks() {
+		limits.wait = 0
+	}
 	// The order of a map's keys is another every time, so no partition is always
 	// the first to fill an answer.
 	for _, c := range r.cursors {
 		if c.leader.broker == l.broker && c.ready() {
-			c.fetching = true
-			batch = append(batch, claim{c, c.generation})
-			parts = append(parts, wanted{c.TopicPartition, c.id, c.at, c.leader.epoch})
+			c.by = l
+			l.batch = append(l.batch, c)
+			l.parts = append(l.parts, wanted{c.TopicPartition, c.id, c.at, c.leader.epoch})
+			if c.fresh {
+				limits.wait = 0
+			}
 		}
 	}
-	if len(batch) > 0 {
-		l.busy, l.began, l.cancel = true, time.Now(), cancel
-		l.fetches++
+	if len(l.batch) == 0 {
+		return limits, false
 	}
-	return batch, parts
+	l.busy, l.began, l.cancel = true, time.Now(), cancel
+	l.brief = limits.wait == 0
+	l.held = !l.brief && l.began.Before(earliest)
+	l.fetches++
+	return limits, true
 }

@@ -43,26 +43,27 @@ type cursor struct {
 	leader leader
 	fails  int
 
-	fetching bool // by a lane, in this generation
-	paused   bool
-	stopped  bool // by a fault
-	check    bool // epoch and offset have to be looked for in the log
-	ranged   bool // the broker did not have the offset
-	told     bool // that the end was reached
+	by      *lane // that fetches it, in this generation
+	fresh   bool  // no fetch has looked at it yet
+	paused  bool
+	stopped bool // by a fault
+	check   bool // epoch and offset have to be looked for in the log
+	ranged  bool // the broker did not have the offset
+	told    bool // that the end was reached
 	// generation changes with every jump: what was fetched before it is not
 	// delivered.
 	generation uint64
 }
 
 func (c *cursor) ready() bool {
-	return !c.fetching && !c.paused && !c.stopped && !c.check && !c.ranged && c.leader.broker >= 0
+	return c.by == nil && !c.paused && !c.stopped && !c.check && !c.ranged && c.leader.broker >= 0
 }
 
 // reader fetches the partitions that it follows. The lanes and the caretaker
 // are its goroutines; mu guards all that they share.
 type reader struct {
 	c       *Cluster
-	limits  fetchLimits
+	limits  readLimits
 	clients [laneCount]*kgo.Client
 	ctx     context.Context //nolint:containedctx // The life of the goroutines, ended by close.
 	cancel  context.CancelFunc
@@ -79,15 +80,29 @@ type reader struct {
 	work    chan struct{} // there is something for the caretaker
 }
 
-func (c *Cluster) newReader(maxWait time.Duration, maxBytes int) (*reader, error) {
+// readLimits bound a reader's fetches.
+type readLimits struct {
+	fetchLimits
+	pace time.Duration
+}
+
+// limitsOf are the limits of a configuration, with defaults in place of zeros.
+func limitsOf(maxWait time.Duration, minBytes, maxBytes int, pace time.Duration) readLimits {
 	if maxWait <= 0 {
 		maxWait = defaultFetchMaxWait
 	}
 	if maxBytes <= 0 {
 		maxBytes = defaultFetchMaxBytes
 	}
+	return readLimits{
+		fetchLimits{wait: maxWait, minBytes: clamp32(minBytes), bytes: clamp32(maxBytes), partBytes: clamp32(max(maxBytes/4, 1))},
+		pace,
+	}
+}
+
+func (c *Cluster) newReader(limits readLimits) (*reader, error) {
 	r := &reader{
-		c: c, limits: fetchLimits{wait: maxWait, bytes: clamp32(maxBytes), partBytes: clamp32(max(maxBytes/4, 1))},
+		c: c, limits: limits,
 		cursors: map[TopicPartition]*cursor{}, ids: map[string][16]byte{}, lanes: map[int32]*[laneCount]*lane{},
 		arrived: make(chan struct{}, 1), work: make(chan struct{}, 1),
 	}
@@ -133,7 +148,7 @@ func (r *reader) follow(tp TopicPartition, from int64, epoch int32) {
 	r.generation++
 	c := &cursor{
 		TopicPartition: tp, next: from, at: from, epoch: epoch, check: epoch >= 0,
-		leader: leader{-1, -1}, generation: r.generation,
+		leader: leader{-1, -1}, fresh: true, generation: r.generation,
 	}
 	if old != nil {
 		c.paused = old.paused
@@ -171,12 +186,12 @@ func (r *reader) pause(tp TopicPartition) {
 		c.paused = true
 		return
 	}
-	r.drop(tp)
-	r.generation++
-	c.generation, c.paused, c.fetching = r.generation, true, false
-	if c.at != c.next {
-		c.at, c.told = c.next, false
+	if r.drop(tp) || c.at != c.next {
+		c.told = false
 	}
+	r.generation++
+	c.generation, c.paused = r.generation, true
+	c.at = c.next
 }
 
 func (r *reader) resume(tp TopicPartition) {
@@ -188,8 +203,12 @@ func (r *reader) resume(tp TopicPartition) {
 	}
 }
 
-// drop forgets what waits to be taken of a partition.
-func (r *reader) drop(tp TopicPartition) {
+// drop forgets what waits to be taken of a partition, and what is under way; it
+// tells whether anything waited.
+func (r *reader) drop(tp TopicPartition) bool {
+	if c := r.cursors[tp]; c != nil {
+		c.by = nil
+	}
 	kept := r.chunks[:0]
 	for _, ch := range r.chunks {
 		if ch.TopicPartition == tp {
@@ -199,14 +218,16 @@ func (r *reader) drop(tp TopicPartition) {
 		kept = append(kept, ch)
 	}
 	clear(r.chunks[len(kept):])
+	dropped := len(kept) < len(r.chunks)
 	r.chunks = kept
+	return dropped
 }
 
 // give returns bytes to the lane that fetched them.
 func (ch *chunk) give(n int) {
 	ch.bytes -= n
 	if ch.lane != nil && n > 0 {
-		ch.lane.held -= n
+		ch.lane.bytes -= n
 		signal(ch.lane.wake)
 	}
 }
@@ -262,41 +283,65 @@ func (r *reader) fault(c *cursor, err error) {
 	signal(r.arrived)
 }
 
-// settle takes in what a lane's fetch brought.
-func (r *reader) settle(l *lane, batch []claim, resp *kmsg.FetchResponse, failure error) {
+// settle takes in what a lane's fetch brought, and tells whether that was
+// records.
+func (r *reader) settle(l *lane, resp *kmsg.FetchResponse, failure error) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	l.busy = false
-	owned := make(map[TopicPartition]*cursor, len(batch))
-	for _, b := range batch {
-		if b.cursor.generation == b.generation && r.cursors[b.cursor.TopicPartition] == b.cursor {
-			b.cursor.fetching = false
-			owned[b.cursor.TopicPartition] = b.cursor
-		}
-	}
-	if errors.Is(failure, errInterrupted) {
-		signal(l.wake)
-		return
-	}
+	l.busy, l.held = false, false
 	if failure != nil {
-		if r.ctx.Err() == nil {
-			r.c.metrics.fetchErrors.WithLabelValues(kindOf(failure)).Inc()
-			r.c.log.Debug("a fetch failed", "broker", l.broker, "error", failure)
-		}
-		for _, c := range owned {
-			r.lost(c)
-		}
-		return
+		r.unsettled(l, failure)
+		return false
 	}
+	brought := false
 	for i := range resp.Topics {
 		t := &resp.Topics[i]
 		for j := range t.Partitions {
-			if c := owned[TopicPartition{t.Topic, t.Partitions[j].Partition}]; c != nil {
+			brought = brought || len(t.Partitions[j].RecordBatches) > 0
+			if c := r.cursors[TopicPartition{t.Topic, t.Partitions[j].Partition}]; c != nil && c.by == l {
+				c.by, c.fresh = nil, false
 				r.receive(l, c, &t.Partitions[j])
 			}
 		}
 	}
+	for _, c := range l.batch { // what the answer left out has not changed
+		if c.by != l {
+			continue
+		}
+		c.by, c.fresh, c.fails = nil, false, 0
+		if c.told {
+			continue
+		}
+		if end := l.session.end(c); end >= 0 && c.at >= end {
+			c.told = true
+			r.chunks = append(r.chunks, &chunk{TopicPartition: c.TopicPartition, from: c.at, next: c.at, highWatermark: end})
+			signal(r.arrived)
+		}
+	}
 	r.wake(l.broker)
+	return brought
+}
+
+// unsettled lets go of the partitions of a fetch that brought nothing. The
+// caller holds mu.
+func (r *reader) unsettled(l *lane, failure error) {
+	again := errors.Is(failure, errAgain)
+	for _, c := range l.batch {
+		if c.by != l {
+			continue
+		}
+		c.by = nil
+		if !again {
+			r.lost(c)
+		}
+	}
+	switch {
+	case again:
+		signal(l.wake)
+	case r.ctx.Err() == nil:
+		r.c.metrics.fetchErrors.WithLabelValues(kindOf(failure)).Inc()
+		r.c.log.Debug("a fetch failed", "broker", l.broker, "error", failure)
+	}
 }
 
 // receive takes in one partition of an answer.
@@ -330,7 +375,7 @@ func (r *reader) receive(l *lane, c *cursor, rp *kmsg.FetchResponseTopicPartitio
 	from := c.at
 	c.at = d.next
 	n := len(rp.RecordBatches)
-	l.held += n
+	l.bytes += n
 	r.chunks = append(r.chunks, &chunk{
 		TopicPartition: c.TopicPartition, records: d.records, from: from, next: d.next,
 		highWatermark: d.highWatermark, lane: l, bytes: n,

@@ -18,9 +18,18 @@ type TailConfig struct {
 	// FetchMaxWait is how long a broker may hold a fetch that has nothing;
 	// default 500 ms. It delays no record and no Follow.
 	FetchMaxWait time.Duration
+	// FetchMinBytes is for how much a broker waits, FetchMaxWait at most; default
+	// 1: for anything.
+	FetchMinBytes int
 	// FetchMaxBytes bounds a fetch, and with it what waits to be polled: four
 	// times as much per broker; default 8 MiB.
 	FetchMaxBytes int
+	// Pace is the least time between the starts of two fetches on one connection
+	// where the first one brought records: under load a fetch gathers what came
+	// in meanwhile, in place of a fetch for each. It delays a record by that much
+	// at most, a newly followed partition not at all, and costs nothing when
+	// idle. Default 0: none.
+	Pace time.Duration
 }
 
 // Chunk is what was read of one partition. With Err (ErrTruncated,
@@ -43,7 +52,7 @@ type Tail struct {
 
 // NewTail makes a tail that follows nothing yet.
 func (c *Cluster) NewTail(cfg TailConfig) (*Tail, error) {
-	r, err := c.newReader(cfg.FetchMaxWait, cfg.FetchMaxBytes)
+	r, err := c.newReader(limitsOf(cfg.FetchMaxWait, cfg.FetchMinBytes, cfg.FetchMaxBytes, cfg.Pace))
 	if err != nil {
 		return nil, err
 	}
