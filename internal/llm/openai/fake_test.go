@@ -1,0 +1,197 @@
+package openai_test
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/go-json-experiment/json"
+	"go.uber.org/goleak"
+
+	"github.com/penstock-io/penstock/internal/fault"
+	"github.com/penstock-io/penstock/internal/llm"
+	"github.com/penstock-io/penstock/internal/llm/openai"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// asked is a request as the fake server had it.
+type asked struct {
+	path   string
+	header http.Header
+	body   string
+	conn   string // whose port tells connections apart
+}
+
+// fake is an OpenAI-compatible server; what it does depends on the model.
+type fake struct {
+	*httptest.Server
+	mu    sync.Mutex
+	asked []asked
+}
+
+// script answers one request. What it leaves off by panicking with
+// http.ErrAbortHandler is a connection that breaks.
+type script func(w http.ResponseWriter, r *http.Request)
+
+func serve(t *testing.T, scripts map[string]script) *fake {
+	t.Helper()
+	f := &fake{}
+	f.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			panic(http.ErrAbortHandler)
+		}
+		f.mu.Lock()
+		f.asked = append(f.asked, asked{r.URL.Path, r.Header.Clone(), string(body), r.RemoteAddr})
+		f.mu.Unlock()
+		model, _ := llm.ModelOf(body)
+		play, ok := scripts[model]
+		if !ok {
+			refuse(404, nil, `{"error":{"message":"no such model","type":"invalid_request_error","param":"model","code":"model_not_found"}}`)(w, r)
+			return
+		}
+		play(w, r)
+	}))
+	t.Cleanup(f.Close)
+	return f
+}
+
+// last is the newest request.
+func (f *fake) last(t *testing.T) asked {
+	t.Helper()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.asked) == 0 {
+		t.Fatal("nobody asked")
+	}
+	return f.asked[len(f.asked)-1]
+}
+
+func (f *fake) count() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.asked)
+}
+
+// provider is one for the fake server, closed before it.
+func (f *fake) provider(t *testing.T, cfg openai.Config) *openai.Provider {
+	t.Helper()
+	cfg.BaseURL = f.URL
+	p, err := openai.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	return p
+}
+
+// raw sends pieces as they stand, each in a write of its own.
+func raw(pieces ...string) script {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		for _, piece := range pieces {
+			_, _ = io.WriteString(w, piece)
+			w.(http.Flusher).Flush()
+		}
+	}
+}
+
+// stream sends events and a proper end.
+func stream(events ...string) script { return raw(append(sse(events...), "data: [DONE]\n\n")...) }
+
+func sse(events ...string) []string {
+	var out []string
+	for _, e := range events {
+		out = append(out, "data: "+e+"\n\n")
+	}
+	return out
+}
+
+// then plays scripts one after the other.
+func then(scripts ...script) script {
+	return func(w http.ResponseWriter, r *http.Request) {
+		for _, s := range scripts {
+			s(w, r)
+		}
+	}
+}
+
+// breaks breaks the connection.
+func breaks(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
+
+// stalls says nothing more until the client has gone.
+func stalls(w http.ResponseWriter, r *http.Request) {
+	_ = http.NewResponseController(w).Flush()
+	<-r.Context().Done()
+}
+
+func refuse(status int, header map[string]string, body string) script {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		for k, v := range header {
+			w.Header().Set(k, v)
+		}
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, body)
+	}
+}
+
+// delta is a chunk of choice 0, as OpenAI writes it.
+func delta(content string) string {
+	quoted, _ := json.Marshal(content)
+	return fmt.Sprintf(`{"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{"content":%s},"logprobs":null,"finish_reason":null}],"usage":null}`, quoted)
+}
+
+const (
+	role   = `{"choices":[{"index":0,"delta":{"role":"assistant","content":"","refusal":null},"finish_reason":null}]}`
+	finish = `{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}`
+	usage  = `{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4,"total_tokens":7,"prompt_tokens_details":{"cached_tokens":0}}}`
+)
+
+func request(model string) llm.Request {
+	return llm.Request{
+		Job: "job_1", Attempt: 2, Endpoint: "/v1/chat/completions", Model: model,
+		Body: []byte(`{"model":"p/` + model + `","messages":[{"role":"user","content":"hi"}]}`),
+	}
+}
+
+// listen gives all chunks of a call, and how it ended.
+func listen(t *testing.T, p llm.Provider, req llm.Request) (chunks []llm.Chunk, err error) {
+	t.Helper()
+	for c, e := range p.Stream(t.Context(), req) {
+		if e != nil {
+			err = e
+			continue
+		}
+		if err != nil {
+			t.Errorf("after %v came %+v", err, c)
+		}
+		chunks = append(chunks, c)
+	}
+	return chunks, err
+}
+
+// faulty is listen for a call that must fail.
+func faulty(t *testing.T, p llm.Provider, req llm.Request) ([]llm.Chunk, *fault.Error) {
+	t.Helper()
+	chunks, err := listen(t, p, req)
+	var f *fault.Error
+	if !errors.As(err, &f) {
+		t.Fatalf("it ended with %v, want a fault; it said %+v", err, chunks)
+	}
+	return chunks, f
+}
+
+func content(chunks []llm.Chunk) string {
+	var b strings.Builder
+	for _, c := range chunks {
+		b.WriteString(c.Content)
+	}
+	return b.String()
+}
