@@ -25,6 +25,7 @@ import (
 
 	"github.com/penstock-io/penstock/internal/api"
 	"github.com/penstock-io/penstock/internal/llm"
+	"github.com/penstock-io/penstock/internal/llm/openai"
 	"github.com/penstock-io/penstock/internal/llm/simulated"
 )
 
@@ -34,6 +35,7 @@ type App struct {
 	log     *slog.Logger
 	metrics *prometheus.Registry
 	models  *llm.Registry
+	hangUp  func() // lets go of connections to model servers
 	owner   string
 
 	ready chan struct{}
@@ -52,15 +54,8 @@ func New(cfg Config, log *slog.Logger) (*App, error) {
 		log = slog.New(slog.DiscardHandler)
 	}
 	a := &App{cfg: cfg, log: log, metrics: prometheus.NewRegistry(), owner: newOwner(), ready: make(chan struct{})}
-	var providers []llm.Provider
-	if cfg.Simulated {
-		providers = append(providers, simulated.New())
-	}
-	if a.models, err = llm.NewRegistry(cfg.Models, providers...); err != nil {
-		return nil, fmt.Errorf("models: %w", err)
-	}
-	if len(providers) == 0 {
-		log.Warn("no model is served: simulated ones are with --sim")
+	if err := a.provide(); err != nil {
+		return nil, err
 	}
 	for _, c := range []prometheus.Collector{
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
@@ -70,6 +65,28 @@ func New(cfg Config, log *slog.Logger) (*App, error) {
 		}
 	}
 	return a, nil
+}
+
+// provide opens the providers of models.
+func (a *App) provide() (err error) {
+	a.hangUp = func() {}
+	var providers []llm.Provider
+	if a.cfg.Simulated {
+		providers = append(providers, simulated.New())
+	}
+	if a.models, err = llm.NewRegistry(a.cfg.Models, providers...); err != nil {
+		return fmt.Errorf("models: %w", err)
+	}
+	if a.cfg.Upstream != "" {
+		p, err := openai.New(openai.Config{Name: "upstream", BaseURL: a.cfg.Upstream, Key: a.cfg.UpstreamKey})
+		if err != nil {
+			return err //nolint:wrapcheck // it begins with the setting's name
+		}
+		a.models, a.hangUp = a.models.WithFallback(p), p.Close
+	} else if len(providers) == 0 {
+		a.log.Warn("no model is served: simulated ones are with --sim")
+	}
+	return nil
 }
 
 // newOwner names this process's incarnation, so that its claims are told from
@@ -101,6 +118,7 @@ func (a *App) Addr() string {
 // then. An error says what could not be started, or what failed and had the
 // rest stopped. It may be called once.
 func (a *App) Run(ctx context.Context) error {
+	defer a.hangUp()
 	p, err := a.open(ctx)
 	if err != nil {
 		if ctx.Err() != nil { // stopped while it started

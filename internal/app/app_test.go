@@ -127,6 +127,33 @@ func TestProcessorsAloneNeedNoDatabaseAndServeHealthOnly(t *testing.T) {
 	}
 }
 
+func TestAnUpstreamServesEveryOtherName(t *testing.T) {
+	t.Parallel()
+	cfg := Config{Kafka: []string{"127.0.0.1:1"}, Postgres: "postgres://u@127.0.0.1:1/x", Models: map[string]string{"gone": "nobody/x"}}
+	for _, c := range []struct {
+		upstream, model string
+		served          bool
+	}{
+		{"", "gpt-x", false},
+		{"http://127.0.0.1:1/v1", "gpt-x", true},
+		{"http://127.0.0.1:1/v1", "openai/gpt-x", true},
+		{"http://127.0.0.1:1/v1", "gone", false},
+	} {
+		cfg.Upstream = c.upstream
+		a, err := New(cfg, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := (known{a.models}).Known(c.model); (err == nil) != c.served {
+			t.Errorf("with %q, %s: %v", c.upstream, c.model, err)
+		}
+	}
+	cfg.Upstream = "127.0.0.1:1"
+	if _, err := New(cfg, nil); err == nil || !strings.HasPrefix(err.Error(), "upstream: ") {
+		t.Errorf("an address that is none: %v", err)
+	}
+}
+
 func TestRunRefusesTopicsAndSchemaThatDoNotMatch(t *testing.T) {
 	t.Parallel()
 	cfg := base(t)
@@ -138,7 +165,9 @@ func TestRunRefusesTopicsAndSchemaThatDoNotMatch(t *testing.T) {
 		}
 		return a.Run(t.Context())
 	}
-	if err := run(cfg); err == nil || !strings.Contains(err.Error(), "penstock.tokens") || !strings.Contains(err.Error(), "penstock topic apply") {
+	noSchema := cfg // is refused at the same time, and whichever is first is told
+	noSchema.Roles, noSchema.Postgres = []Role{Processors}, ""
+	if err := run(noSchema); err == nil || !strings.Contains(err.Error(), "penstock.tokens") || !strings.Contains(err.Error(), "penstock topic apply") {
 		t.Errorf("without topics: %v", err)
 	}
 	topicsOnly := cfg

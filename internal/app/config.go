@@ -63,6 +63,11 @@ type Config struct {
 	Simulated bool
 	// Models gives bare names to models: "fast" -> "openai/gpt-5-mini".
 	Models map[string]string
+	// Upstream is the base URL of an OpenAI-compatible server that is sent every
+	// model name that is not known otherwise; "" for none. It is for development:
+	// a typo becomes a call.
+	Upstream    string
+	UpstreamKey string // bearer token for Upstream; "" sends none
 
 	MaxInFlight int           // calls of models at once; default the engine's, 1,024
 	Grace       time.Duration // how long what is in flight gets to end; default 30 s

@@ -23,6 +23,7 @@ type ConfigCmd struct {
 	ProcessFlags
 	RoleFlags
 	Data string `setting:"" placeholder:"DIR" help:"Where dev keeps its data."`
+	UpstreamFlags
 	ClientFlags
 }
 

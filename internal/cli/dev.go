@@ -32,8 +32,15 @@ type DevCmd struct {
 	Data     string   `setting:"" placeholder:"DIR" help:"Where the embedded parts keep their data; default is penstock/dev in the user's data directory."`
 	Kafka    []string `setting:"" placeholder:"HOST:PORT" help:"A real Kafka in place of the embedded broker."`
 	Postgres string   `setting:"" secret:"" placeholder:"URL" help:"A real PostgreSQL in place of the private one."`
+	UpstreamFlags
 	TopicFlags
 	ProcessFlags
+}
+
+// UpstreamFlags say which server answers for the models that are not simulated.
+type UpstreamFlags struct {
+	Upstream    string `setting:"" secret:"" placeholder:"URL" help:"An OpenAI-compatible server, such as http://127.0.0.1:8000/v1, that dev sends every other model name to."`
+	UpstreamKey string `setting:"" secret:"" placeholder:"KEY" help:"What dev shows to that server; better given in the environment."`
 }
 
 // Run implements the command.
@@ -53,6 +60,7 @@ func (c *DevCmd) Run(ctx context.Context, sys *System, common *Common, set *sett
 		Listen: c.Listen, MetricsListen: c.MetricsListen,
 		Kafka: stack.kafka, Postgres: stack.postgres, Topics: c.options(),
 		Apply: true, Simulated: true, Models: c.Models, MaxInFlight: c.MaxInFlight, Grace: devGrace,
+		Upstream: c.Upstream, UpstreamKey: c.UpstreamKey,
 	}, log)
 	if err != nil {
 		return errors.Join(usageError{err}, stack.stop(ctx))
@@ -227,6 +235,10 @@ func (c *DevCmd) welcome(sys *System, addr string, s *devStack) {
 	if base != defaultServer {
 		server = " --server " + base
 	}
+	others := ""
+	if c.Upstream != "" {
+		others = "Models that are not known here are asked for at " + mask(c.Upstream) + "\n"
+	}
 	kept := s.data
 	if kept == "" {
 		kept = "in the Kafka and PostgreSQL that were named"
@@ -237,7 +249,7 @@ func (c *DevCmd) welcome(sys *System, addr string, s *devStack) {
   penstock job submit%[2]s --model sim --follow "hello"
   kcat -C -b %[3]s -t %[4]s
 
-Data: %[5]s
+%[6]sData: %[5]s
 Ctrl-C stops it.
-`, base, server, strings.Join(s.kafka, ","), topics.Names{Prefix: c.Prefix}.Tokens(), kept)
+`, base, server, strings.Join(s.kafka, ","), topics.Names{Prefix: c.Prefix}.Tokens(), kept, others)
 }

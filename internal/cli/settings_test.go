@@ -137,8 +137,8 @@ func TestWrongUseExitsWith2AndSaysWhy(t *testing.T) {
 
 func TestConfigIsPrintedWithItsSourcesAndWithoutSecrets(t *testing.T) {
 	t.Parallel()
-	c := call{env: map[string]string{"PENSTOCK_POSTGRES": "postgres://me:secret@db:5432/penstock?sslmode=disable", "PENSTOCK_API_KEY": "secret"}}
-	o := c.run(t, "config", "--sim", "--roles", "processors,gateway", "--models", "fast=sim").want(t, exitDone)
+	c := call{env: map[string]string{"PENSTOCK_POSTGRES": "postgres://me:secret@db:5432/penstock?sslmode=disable", "PENSTOCK_API_KEY": "secret", "PENSTOCK_UPSTREAM_KEY": "secret"}}
+	o := c.run(t, "config", "--sim", "--upstream", "http://me:secret@models:8000/v1", "--roles", "processors,gateway", "--models", "fast=sim").want(t, exitDone)
 	if strings.Contains(o.stdout, "secret") {
 		t.Errorf("it tells a secret: %s", o.stdout)
 	}
