@@ -113,9 +113,12 @@ func pulseInput(rec *event.Record) (engine.PulseSeen, bool) {
 	return engine.PulseSeen{LP: engine.LP{Lane: v.Lane, Partition: data.Partition}, Epoch: v.Epoch, Released: data.Released}, true
 }
 
+// pulsePace gathers the pulses of a process's lanes, which come together.
+const pulsePace = 20 * time.Millisecond
+
 // tailPulses follows the pulses of all processors.
 func (p *Processor) tailPulses(ctx context.Context, from int64) error {
-	tail, err := p.cluster.NewTail(kafka.TailConfig{Topic: p.cfg.Names.Pulse()})
+	tail, err := p.cluster.NewTail(kafka.TailConfig{Topic: p.cfg.Names.Pulse(), Pace: pulsePace})
 	if err != nil {
 		return fmt.Errorf("processors: %w", err)
 	}

@@ -175,6 +175,10 @@ func (p *Processor) Run(ctx context.Context) error {
 	return nil
 }
 
+// readBackPace gathers what is read back under load: nobody waits for it but
+// facts and commits.
+const readBackPace = 5 * time.Millisecond
+
 func (p *Processor) open() (err error) {
 	names := p.cfg.Names
 	p.out, err = p.cluster.NewProducer(kafka.ProducerConfig{
@@ -188,7 +192,7 @@ func (p *Processor) open() (err error) {
 	if p.pulses, err = p.cluster.NewProducer(kafka.ProducerConfig{DeliveryTimeout: pulseLife}); err != nil {
 		return fmt.Errorf("processors: %w", err)
 	}
-	if p.tail, err = p.cluster.NewTail(kafka.TailConfig{Topic: names.Tokens()}); err != nil {
+	if p.tail, err = p.cluster.NewTail(kafka.TailConfig{Topic: names.Tokens(), Pace: readBackPace}); err != nil {
 		return fmt.Errorf("processors: %w", err)
 	}
 	lanes := make([]string, len(p.cfg.Lanes))

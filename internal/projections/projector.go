@@ -24,6 +24,9 @@ const (
 	// The pause after a failure doubles from the first to the last.
 	firstPause = 50 * time.Millisecond
 	lastPause  = 2 * time.Second
+	// foldPace gathers records under load: a row may follow its fact by so much,
+	// and until then the log answers for the job.
+	foldPace = 50 * time.Millisecond
 )
 
 // Cluster is what a Projector needs of Kafka; *kafka.Cluster has it.
@@ -118,7 +121,7 @@ func (p *Projector) Run(ctx context.Context) error {
 	both, ctx := errgroup.WithContext(ctx)
 	l := &loop{Projector: p, owned: map[kafka.TopicPartition]*position{}, size: p.cfg.MaxRecords}
 	g, err := p.join(kafka.GroupConfig{
-		Group: p.cfg.Prefix + "projections", Topics: p.topics, MaxPollRecords: p.cfg.MaxRecords,
+		Group: p.cfg.Prefix + "projections", Topics: p.topics, MaxPollRecords: p.cfg.MaxRecords, Pace: foldPace,
 		// A poll may be short; to find the starts takes what it takes.
 		StartAt: func(_ context.Context, assigned []kafka.TopicPartition) (map[kafka.TopicPartition]int64, error) {
 			return l.startAt(ctx, assigned)
