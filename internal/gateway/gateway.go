@@ -59,7 +59,7 @@ type Config struct {
 	WriteTimeout time.Duration // for a client to take what is written; default 10 s
 	Patience     time.Duration // for Kafka or PostgreSQL to answer; default 5 s
 	// Grace is how long a job may be silent before anyone asks whether it
-	// exists; default 20 ms, in which a quick model's first token comes.
+	// exists; default 150 ms, in which a quick model's first token comes.
 	Grace time.Duration
 	// Skew is by how much the clocks of those who mint ids may be ahead of this
 	// process's before it has to ask Kafka where a job begins; default 1 s. A
@@ -93,7 +93,7 @@ func (c *Config) setDefaults() {
 	orTime(&c.Heartbeat, 15*time.Second)
 	orTime(&c.WriteTimeout, 10*time.Second)
 	orTime(&c.Patience, 5*time.Second)
-	orTime(&c.Grace, 20*time.Millisecond)
+	orTime(&c.Grace, 150*time.Millisecond)
 	orTime(&c.Skew, time.Second)
 }
 

@@ -163,7 +163,7 @@ func (p *Processor) heartbeats(ctx context.Context) error {
 		if err == nil {
 			p.box.post(engine.LeaseRenewed{Sent: sent, Member: p.group.Member()})
 		} else if !errors.Is(err, kafka.ErrNotMember) && ctx.Err() == nil {
-			p.log.Warn("the group's coordinator did not answer a heartbeat", "error", err)
+			p.log.WarnContext(ctx, "the group's coordinator did not answer a heartbeat", "error", err)
 		}
 		select {
 		case <-ticker.C:

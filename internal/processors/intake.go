@@ -61,7 +61,7 @@ func (in *intake) run(ctx context.Context) error {
 			return nil
 		case ctx.Err() == nil:
 			const again = 100e6
-			in.p.log.Warn("the group could not be polled", "error", err)
+			in.p.log.WarnContext(ctx, "the group could not be polled", "error", err)
 			sleep(ctx, again)
 		}
 	}

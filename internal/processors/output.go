@@ -36,7 +36,7 @@ type output struct {
 	failed    func(error) // an accepted write failed later
 
 	mu         sync.Mutex // of all below: the timer writes too
-	ctx        context.Context
+	ctx        context.Context //nolint:containedctx // the timer writes under it as well
 	transcript job.Transcript
 	opening    *event.Started // waits to be written before anything else
 	pending    event.Delta    // coalesced, without a seq

@@ -255,7 +255,7 @@ func (p *Processor) loop(stopping, ctx context.Context) error {
 			grace = timer.C
 			p.step(engine.Drain{})
 		case <-grace:
-			p.log.Warn("the grace period is over: calls in flight are handed over", "in_flight", p.engine.Stats().InFlight)
+			p.log.WarnContext(ctx, "the grace period is over: calls in flight are handed over", "in_flight", p.engine.Stats().InFlight)
 			return p.leave(ctx)
 		case <-ctx.Done():
 			return ctx.Err()

@@ -24,6 +24,7 @@ func both(t *testing.T, test func(t *testing.T, w *world)) {
 
 func TestAJobIsRunAndToldAndCommitted(t *testing.T) {
 	both(t, func(t *testing.T, w *world) {
+		t.Helper()
 		p := w.start("one", nil)
 		var ids []string
 		for _, lane := range event.Lanes() {

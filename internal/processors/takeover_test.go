@@ -114,6 +114,7 @@ func (w *world) behind(l *link) *world {
 // answers for longer than its session, and thaws it when another has gone on.
 func TestAFrozenOwnerIsFencedAndItsJobsGoOn(t *testing.T) {
 	both(t, func(t *testing.T, w *world) {
+		t.Helper()
 		l := newLink()
 		t.Cleanup(l.kill)
 		a := w.behind(l).start("one", nil)
