@@ -35,7 +35,7 @@ type output struct {
 	limits    limits
 	failed    func(error) // an accepted write failed later
 
-	mu         sync.Mutex // of all below: the timer writes too
+	mu         sync.Mutex      // of all below: the timer writes too
 	ctx        context.Context //nolint:containedctx // the timer writes under it as well
 	transcript job.Transcript
 	opening    *event.Started // waits to be written before anything else

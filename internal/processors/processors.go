@@ -301,10 +301,10 @@ func (p *Processor) leave(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, goodbye)
 	defer cancel()
 	if err := p.out.Flush(ctx); err != nil {
-		p.log.Warn("some outputs were not acknowledged before leaving", "error", err)
+		p.log.WarnContext(ctx, "some outputs were not acknowledged before leaving", "error", err)
 	}
 	if err := p.group.Leave(ctx); err != nil {
-		p.log.Warn("the group was not left in order", "error", err)
+		p.log.WarnContext(ctx, "the group was not left in order", "error", err)
 	}
 	return nil
 }
