@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"math"
 	"time"
 
 	"github.com/penstock-io/penstock/internal/event"
@@ -138,6 +139,6 @@ func (e *Engine) pulseOf(l *lane) Pulse {
 	return Pulse{LP: l.LP, Epoch: l.epoch, Data: event.Pulse{
 		Partition: l.Partition, Owner: e.cfg.Owner, Member: e.member,
 		Bound: l.safeBound().Bound, Watermark: l.tracker.Watermark(), Consumed: l.delivered,
-		InFlight: len(l.entries) + len(l.backlog), Rate: l.rate, Breaker: "closed",
+		InFlight: len(l.entries) + len(l.backlog), Rate: math.Round(l.rate*100) / 100, Breaker: "closed",
 	}}
 }
