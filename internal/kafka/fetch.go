@@ -37,10 +37,9 @@ type wanted struct {
 
 // fetchLimits bound a raw fetch.
 type fetchLimits struct {
-	wait      time.Duration // how long the broker may wait for minBytes
-	minBytes  int32
-	bytes     int32 // of the answer
-	partBytes int32 // of a partition's part of it
+	wait      time.Duration // how long the broker may wait for a record
+	bytes     int32         // of the answer
+	partBytes int32         // of a partition's part of it
 }
 
 // request is a Fetch request of these limits that names no partition yet, and
@@ -48,7 +47,7 @@ type fetchLimits struct {
 func (l fetchLimits) request() *kmsg.FetchRequest {
 	req := kmsg.NewPtrFetchRequest()
 	req.MaxWaitMillis = clamp32(int(l.wait.Milliseconds()))
-	req.MinBytes = max(l.minBytes, 1)
+	req.MinBytes = 1
 	req.MaxBytes = l.bytes
 	req.SessionEpoch = noSession
 	return req

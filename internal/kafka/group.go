@@ -39,9 +39,6 @@ type GroupConfig struct {
 	// FetchMaxWait is how long a broker may hold a fetch that has nothing;
 	// default 500 ms. It delays no record.
 	FetchMaxWait time.Duration
-	// FetchMinBytes is for how much a broker waits, FetchMaxWait at most; default
-	// 1: for anything.
-	FetchMinBytes int
 	// FetchMaxBytes bounds a fetch, and with it what waits to be polled: four
 	// times as much per broker; default 8 MiB.
 	FetchMaxBytes int
@@ -147,7 +144,7 @@ func (c *Cluster) NewGroup(cfg GroupConfig) (*Group, error) {
 		return nil, errors.New("a group has a name and at least one topic")
 	}
 	cfg = cfg.withDefaults()
-	r, err := c.newReader(limitsOf(cfg.FetchMaxWait, cfg.FetchMinBytes, cfg.FetchMaxBytes, cfg.Pace))
+	r, err := c.newReader(limitsOf(cfg.FetchMaxWait, cfg.FetchMaxBytes, cfg.Pace))
 	if err != nil {
 		return nil, err
 	}

@@ -53,52 +53,6 @@ func TestAPaceDelaysNothingThatWasNewlyFollowed(t *testing.T) {
 	})
 }
 
-func TestOneProduceRequestIsUnderWayAtATime(t *testing.T) {
-	t.Parallel()
-	onBoth(t, func(g *ground) {
-		topic := g.topic("tokens", 4)
-		c, ear := g.listen()
-		p, err := c.NewProducer(kafka.ProducerConfig{OneInFlight: true})
-		g.no(err)
-		g.Cleanup(p.Close)
-		requests := func() int {
-			ear.mu.Lock()
-			defer ear.mu.Unlock()
-			return ear.produces
-		}
-		for part := range int32(4) {
-			_, err := p.Append(g.ctx, record(topic, part, "0"))
-			g.no(err)
-		}
-		before := requests()
-		ear.link.freeze()
-		for i := 1; i <= 50; i++ {
-			for part := range int32(4) {
-				g.no(p.Go(record(topic, part, strconv.Itoa(i)), nil))
-			}
-			// Time for the client to send what it would.
-			short, cancel := context.WithTimeout(g.ctx, 2*time.Millisecond)
-			g.is(p.Flush(short), context.DeadlineExceeded)
-			cancel()
-		}
-		if n := requests() - before; n != 1 {
-			g.Fatalf("%d requests were sent and none was answered", n)
-		}
-		ear.link.thaw()
-		g.no(p.Flush(g.ctx))
-		if n := requests() - before; n > 4 {
-			g.Fatalf("%d requests for what had gathered", n)
-		}
-		for part := range int32(4) {
-			for i, v := range g.values(kafka.TopicPartition{Topic: topic, Partition: part}) {
-				if v != strconv.Itoa(i) {
-					g.Fatalf("partition %d holds %q at %d", part, v, i)
-				}
-			}
-		}
-	})
-}
-
 func TestReadingGoesOnAfterTheBrokerStartedAnew(t *testing.T) {
 	t.Parallel()
 	read := func(g *ground, restart func()) {

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/pkg/kversion"
 
 	"github.com/penstock-io/penstock/internal/event"
 )
@@ -60,12 +59,7 @@ type ProducerConfig struct {
 	// goes on asking for its answer, so that it is never in the log twice by
 	// the client's doing. 0 is none: done is called when there is an answer.
 	DeliveryTimeout time.Duration
-	// OneInFlight keeps produce requests to one at a time per broker, in place
-	// of the client's five: what comes in while one is under way shares the next,
-	// which is fewer and larger requests under load and changes nothing for one
-	// record at a time. Order and idempotence are the same.
-	OneInFlight bool
-	Compression Compression
+	Compression     Compression
 }
 
 func (cfg ProducerConfig) withDefaults() ProducerConfig {
@@ -139,25 +133,11 @@ func (c *Cluster) NewProducer(cfg ProducerConfig) (*Producer, error) {
 	if cfg.DeliveryTimeout > 0 {
 		opts = append(opts, kgo.RecordDeliveryTimeout(cfg.DeliveryTimeout))
 	}
-	if cfg.OneInFlight {
-		opts = append(opts, kgo.MaxVersions(oneInFlight()))
-	}
 	var err error
 	if p.client, err = c.newClient(opts...); err != nil {
 		return nil, err
 	}
 	return p, nil
-}
-
-// oneInFlight is the client's own way to one request at a time: it has no
-// setting for an idempotent producer, but allows several only from version 4 of
-// Produce on. Version 3 has all that is used here, and brokers have to know it
-// (KIP-896).
-func oneInFlight() *kversion.Versions {
-	const produce, version = 0, 3
-	v := kversion.Stable()
-	v.SetMaxKeyVersion(produce, version)
-	return v
 }
 
 // dial counts attempts to write: where none was made since a record was taken,

@@ -87,7 +87,7 @@ type readLimits struct {
 }
 
 // limitsOf are the limits of a configuration, with defaults in place of zeros.
-func limitsOf(maxWait time.Duration, minBytes, maxBytes int, pace time.Duration) readLimits {
+func limitsOf(maxWait time.Duration, maxBytes int, pace time.Duration) readLimits {
 	if maxWait <= 0 {
 		maxWait = defaultFetchMaxWait
 	}
@@ -95,7 +95,7 @@ func limitsOf(maxWait time.Duration, minBytes, maxBytes int, pace time.Duration)
 		maxBytes = defaultFetchMaxBytes
 	}
 	return readLimits{
-		fetchLimits{wait: maxWait, minBytes: clamp32(minBytes), bytes: clamp32(maxBytes), partBytes: clamp32(max(maxBytes/4, 1))},
+		fetchLimits{wait: maxWait, bytes: clamp32(maxBytes), partBytes: clamp32(max(maxBytes/4, 1))},
 		pace,
 	}
 }

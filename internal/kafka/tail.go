@@ -18,9 +18,6 @@ type TailConfig struct {
 	// FetchMaxWait is how long a broker may hold a fetch that has nothing;
 	// default 500 ms. It delays no record and no Follow.
 	FetchMaxWait time.Duration
-	// FetchMinBytes is for how much a broker waits, FetchMaxWait at most; default
-	// 1: for anything.
-	FetchMinBytes int
 	// FetchMaxBytes bounds a fetch, and with it what waits to be polled: four
 	// times as much per broker; default 8 MiB.
 	FetchMaxBytes int
@@ -52,7 +49,7 @@ type Tail struct {
 
 // NewTail makes a tail that follows nothing yet.
 func (c *Cluster) NewTail(cfg TailConfig) (*Tail, error) {
-	r, err := c.newReader(limitsOf(cfg.FetchMaxWait, cfg.FetchMinBytes, cfg.FetchMaxBytes, cfg.Pace))
+	r, err := c.newReader(limitsOf(cfg.FetchMaxWait, cfg.FetchMaxBytes, cfg.Pace))
 	if err != nil {
 		return nil, err
 	}
