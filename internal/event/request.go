@@ -20,9 +20,10 @@ const (
 	MaxTenantLength  = 63
 	MaxModelLength   = 256 // characters
 	MaxMetadataPairs = 16
-	MaxMetadataKey   = 64  // characters
-	MaxMetadataValue = 512 // characters
-	MaxCustomID      = 512 // characters
+	MaxBodyDepth     = 1000 // objects and arrays within each other
+	MaxMetadataKey   = 64   // characters
+	MaxMetadataValue = 512  // characters
+	MaxCustomID      = 512  // characters
 )
 
 // ErrSkip is what DecodeRequest gives for a record that is an event, but of a
@@ -239,6 +240,9 @@ func validateBody(body jsontext.Value) error {
 	default:
 		return invalid("data.body", "a JSON %s: it must be the model request, an object", kindName(body.Kind()))
 	}
+	if depth(body) > MaxBodyDepth {
+		return invalid("data.body", "its objects and arrays lie within each other more than %d deep", MaxBodyDepth)
+	}
 	var b struct {
 		Model *string `json:"model"`
 	}
@@ -253,4 +257,26 @@ func validateBody(body jsontext.Value) error {
 		return invalid("data.body.model", "it has more than %d characters", MaxModelLength)
 	}
 	return nil
+}
+
+// depth is how many objects and arrays lie within each other, of valid JSON.
+// A decoder's own limit counts from where it begins, so it is another for whoever
+// reads the body alone than for whoever reads it within a record.
+func depth(value []byte) (deepest int) {
+	now, quoted := 0, false
+	for i := 0; i < len(value); i++ {
+		switch c := value[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '{' || c == '[':
+			now++
+			deepest = max(deepest, now)
+		case c == '}' || c == ']':
+			now--
+		}
+	}
+	return deepest
 }

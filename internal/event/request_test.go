@@ -248,3 +248,20 @@ func FuzzDecodeRequest(f *testing.F) {
 		}
 	})
 }
+
+func TestABodyThatIsTooDeepIsRefusedWhereverItIsRead(t *testing.T) {
+	t.Parallel()
+	nested := func(n int) string {
+		return `{"model":"sim","x":` + strings.Repeat("[", n) + `"]]\"]]"` + strings.Repeat("]", n) + `}`
+	}
+	deepest := Request{Body: jsontext.Value(nested(MaxBodyDepth - 1))}
+	if err := deepest.Validate(); err != nil {
+		t.Error(err)
+	}
+	for _, n := range []int{MaxBodyDepth, 9_997, 9_998} {
+		tooDeep := Request{Body: jsontext.Value(nested(n))}
+		if err := tooDeep.Validate(); err == nil || !strings.Contains(err.Error(), "data.body") {
+			t.Errorf("%d deep: %v", n, err)
+		}
+	}
+}

@@ -104,7 +104,11 @@ func drawLog(t *rapid.T) []event.Record {
 func reference(t interface{ Fatal(args ...any) }, records []event.Record) map[string]*job.Resource {
 	records = slices.Clone(records)
 	slices.SortFunc(records, func(a, b event.Record) int {
-		return cmp.Or(strings.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition), cmp.Compare(a.Offset, b.Offset))
+		first := 0 // the request that was made first stands
+		if a.Topic != names.Jobs() && b.Topic != names.Jobs() {
+			first = a.Time.Compare(b.Time)
+		}
+		return cmp.Or(first, strings.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition), cmp.Compare(a.Offset, b.Offset))
 	})
 	jobs := map[string]*job.Resource{}
 	attempts, requested := map[string]int{}, map[string]bool{}

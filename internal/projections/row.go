@@ -89,7 +89,7 @@ type ended struct {
 // join adds what other says of the same job. It is commutative, associative and
 // idempotent.
 func (r *row) join(other *row) {
-	if other.request != nil && (r.request == nil || comparePositions(&other.request.at, &r.request.at) < 0) {
+	if other.request != nil && (r.request == nil || other.request.before(r.request)) {
 		r.request = other.request
 	}
 	if other.end != nil && (r.end == nil || other.end.before(r.end)) {
@@ -115,8 +115,13 @@ func (e *ended) before(other *ended) bool {
 	return cmp.Or(cmp.Compare(e.partition, other.partition), cmp.Compare(e.offset, other.offset)) < 0
 }
 
-func comparePositions(a, b *job.Position) int {
-	return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition), cmp.Compare(a.Offset, b.Offset))
+// before tells which of two requests for the same job stands: the one that was
+// made first, to the microsecond that the table keeps.
+func (q *requested) before(other *requested) bool {
+	return cmp.Or(
+		cmp.Compare(q.createdAt.UnixMicro(), other.createdAt.UnixMicro()),
+		cmp.Compare(q.at.Topic, other.at.Topic), cmp.Compare(q.at.Partition, other.at.Partition), cmp.Compare(q.at.Offset, other.at.Offset),
+	) < 0
 }
 
 // earliest returns the earlier of two times, of which the zero one is not known.

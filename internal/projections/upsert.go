@@ -66,7 +66,8 @@ ON CONFLICT (tenant, id) DO UPDATE SET
 // table's does where the new one's does not, and whether the new row's end stands.
 const (
 	newRequest = `(excluded.request_topic IS NOT NULL AND (j.request_topic IS NULL OR
-		(excluded.request_topic, excluded.request_partition, excluded.request_offset) < (j.request_topic, j.request_partition, j.request_offset)))`
+		(excluded.created_at, excluded.request_topic, excluded.request_partition, excluded.request_offset)
+			< (j.created_at, j.request_topic, j.request_partition, j.request_offset)))`
 	oldRequest = `j.request_topic IS NOT NULL`
 	newEnd     = `(excluded.rank = 2 AND (j.rank < 2 OR (excluded.fact_partition, excluded.fact_offset) < (j.fact_partition, j.fact_offset)))`
 )
