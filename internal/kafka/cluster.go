@@ -184,13 +184,11 @@ func (l clientLog) Level() kgo.LogLevel {
 
 // Log implements kgo.Logger.
 func (l clientLog) Log(level kgo.LogLevel, msg string, keyvals ...any) {
+	// What the client calls an error it recovers from by itself, as from the end
+	// of a member's session; what does fail is returned, and logged by its caller.
 	to := slog.LevelDebug
-	switch level {
-	case kgo.LogLevelError:
-		to = slog.LevelError
-	case kgo.LogLevelWarn:
+	if level == kgo.LogLevelError || level == kgo.LogLevelWarn {
 		to = slog.LevelWarn
-	default:
 	}
 	l.log.Log(context.Background(), to, "kafka client", append([]any{"detail", msg}, keyvals...)...)
 }
