@@ -95,7 +95,7 @@ func stream(t *testing.T, receipt string, events ...string) *Server {
 			_, _ = fmt.Fprint(w, receipt)
 			return
 		}
-		if r.URL.Query().Get("cursor") != "c" || r.Header.Get("Authorization") != "Bearer k" {
+		if r.URL.Path != "/events" || r.Header.Get("Authorization") != "Bearer k" {
 			http.Error(w, "asked wrongly", http.StatusBadRequest)
 			return
 		}
@@ -110,7 +110,7 @@ func stream(t *testing.T, receipt string, events ...string) *Server {
 }
 
 const (
-	goodReceipt = `{"cursor":"c","links":{"events":"/events"}}`
+	goodReceipt = `{"links":{"events":"/events"}}`
 	started     = `{"type":"output.started","v":1}`
 	delta       = `{"type":"output.delta","v":1}`
 	completed   = `{"type":"output.completed","v":1}`
@@ -132,7 +132,7 @@ func TestTimeToFirstTokenWantsATokenAndAnEnd(t *testing.T) {
 		"no token":    {goodReceipt, []string{started, completed}, "without a token"},
 		"cut":         {goodReceipt, []string{started, delta}, "without a token and a completion"},
 		"no receipt":  {"nonsense", nil, "receipt"},
-		"refused":     {`{"links":{"events":"/events"}}`, nil, "400 Bad Request"},
+		"refused":     {`{"links":{"events":"/elsewhere"}}`, nil, "400 Bad Request"},
 		"a long line": {goodReceipt, []string{strings.Repeat("x", 2<<20)}, "the stream broke"},
 	} {
 		t.Run(name, func(t *testing.T) {

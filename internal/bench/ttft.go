@@ -40,8 +40,7 @@ func (s *Server) TimeToFirstToken(ctx context.Context, n int) (time.Duration, er
 	body := fmt.Appendf(nil, `{"lane":"interactive","body":{"model":%q,"messages":[{"role":"user","content":"hello, number %d"}]}}`, InstantModel, n)
 	begun := time.Now()
 	var receipt struct {
-		Cursor string `json:"cursor"`
-		Links  struct {
+		Links struct {
 			Events string `json:"events"`
 		} `json:"links"`
 	}
@@ -55,9 +54,6 @@ func (s *Server) TimeToFirstToken(ctx context.Context, n int) (time.Duration, er
 		return 0, fmt.Errorf("bench: the receipt of a job: %w", err)
 	}
 	path := receipt.Links.Events
-	if receipt.Cursor != "" {
-		path += "?cursor=" + receipt.Cursor
-	}
 	if resp, err = s.do(ctx, http.MethodGet, path, nil); err != nil {
 		return 0, err
 	}
