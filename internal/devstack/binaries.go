@@ -15,10 +15,12 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"strings"
 	"time"
 
+	embeddedpostgres "github.com/fergusstrange/embedded-postgres"
 	"github.com/xi2/xz"
 )
 
@@ -26,8 +28,6 @@ const (
 	// postgresVersion is the version of the binaries, which Zonky builds and
 	// fergusstrange/embedded-postgres starts too.
 	postgresVersion = "17.11.0"
-	// mavenCentral is where they are fetched from, unless the caller has a mirror.
-	mavenCentral = ""
 	// maxArchive bounds what is read from the repository; the archives are 15 MB.
 	maxArchive = 128 << 20
 	// rootCache is where root keeps the binaries if its own cache is closed to
@@ -253,4 +253,15 @@ func mkdirOpen(root *os.Root, name string) error {
 		return err
 	}
 	return root.Chmod(name, 0o755)
+}
+
+// defaultRepository is the Maven repository from which the embedded-postgres
+// library fetches these same jars: which one that is, is its to know. It keeps
+// it in a field of its own, and so the error for a version that does not.
+func defaultRepository() (string, error) {
+	url := reflect.ValueOf(embeddedpostgres.DefaultConfig()).FieldByName("binaryRepositoryURL")
+	if url.Kind() != reflect.String || url.Len() == 0 {
+		return "", errors.New("this build does not know where PostgreSQL's binaries are: name a Maven repository")
+	}
+	return url.String(), nil
 }

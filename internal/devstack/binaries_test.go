@@ -162,3 +162,11 @@ func TestWaitLockTakesTurnsAndHeedsItsContext(t *testing.T) {
 		t.Error("locked in a directory that is not there")
 	}
 }
+
+func TestTheLibraryStillSaysWhereTheBinariesAre(t *testing.T) {
+	t.Parallel()
+	url, err := defaultRepository()
+	if err != nil || !strings.HasPrefix(url, "https://") {
+		t.Errorf("%q, %v", url, err)
+	}
+}

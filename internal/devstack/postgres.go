@@ -84,14 +84,16 @@ func StartPostgres(ctx context.Context, cfg PostgresConfig) (*Postgres, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	var err error
 	if cfg.Repository == "" {
-		cfg.Repository = mavenCentral
+		if cfg.Repository, err = defaultRepository(); err != nil {
+			return nil, err
+		}
 	}
 	if cfg.rootState == "" {
 		cfg.rootState = defaultRootState
 	}
 	var at *place
-	var err error
 	if cfg.Dir == "" {
 		at, err = tempPlace(cfg.rootState)
 	} else {
