@@ -20,10 +20,13 @@ func Explain(err error) (field, reason string) {
 	if !ok {
 		return "", err.Error()
 	}
+	named := "it has"
 	for len(verr.Causes) > 0 {
-		verr = verr.Causes[0]               // of several choices the first says most: null stands last in our schemas
-		if len(verr.InstanceLocation) > 0 { // a wrong name in an object has no place of its own
-			field = strings.Join(verr.InstanceLocation, ".")
+		verr = verr.Causes[0] // of several choices the first says most: null stands last in our schemas
+		if _, ok := verr.ErrorKind.(*kind.PropertyNames); ok {
+			field, named = place(verr.SchemaURL), "a name in it has"
+		} else if len(verr.InstanceLocation) > 0 { // a wrong name in an object has no place of its own
+			field, named = strings.Join(verr.InstanceLocation, "."), "it has"
 		}
 	}
 	switch k := verr.ErrorKind.(type) {
@@ -44,12 +47,28 @@ func Explain(err error) (field, reason string) {
 	case *kind.MinLength:
 		return field, "it must not be empty"
 	case *kind.MaxLength:
-		return field, fmt.Sprintf("it has %d characters: %d at most", k.Got, k.Want)
+		return field, fmt.Sprintf("%s %d characters: %d at most", named, k.Got, k.Want)
 	case *kind.MaxProperties:
 		return field, fmt.Sprintf("it has %d pairs: %d at most", k.Got, k.Want)
 	default:
 		return field, k.LocalizedString(message.NewPrinter(language.English))
 	}
+}
+
+// place is the field that a schema's address leads to. It stands in for the
+// location of an error about an object's names: jsonschema 6.0.3 hands that out
+// in memory that it writes the next field's location to.
+func place(schemaURL string) string {
+	_, path, _ := strings.Cut(schemaURL, "#")
+	var fields []string
+	steps := strings.Split(path, "/")
+	for i := 0; i+1 < len(steps); i++ {
+		if steps[i] == "properties" {
+			i++
+			fields = append(fields, steps[i])
+		}
+	}
+	return strings.Join(fields, ".")
 }
 
 func join(path, name string) string {

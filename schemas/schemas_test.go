@@ -213,7 +213,7 @@ func TestExplainSaysWhichFieldOfANewJobIsWrong(t *testing.T) {
 		`{"body":{"model":"a"},"metadata":` + manyPairs(17) + `}`:            "metadata: it has 17 pairs: 16 at most",
 		`{"body":{"model":"a"},"metadata":{"` + manyPairs(9) + `":"v"}}`:     "not JSON",
 		`{"body":{"model":"a","model":"b"}}`:                                 "not JSON",
-		`{"body":{"model":"a"},"metadata":{"` + longKey() + `":"too long"}}`: "metadata: it has 65 characters: 64 at most",
+		`{"body":{"model":"a"},"metadata":{"` + longKey() + `":"too long"}}`: "metadata: a name in it has 65 characters: 64 at most",
 	} {
 		err := validate(s, []byte(body))
 		got := ""
