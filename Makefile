@@ -9,7 +9,7 @@ COUNT     ?= 20
 PACKAGES  ?= ./...
 
 .DEFAULT_GOAL := help
-.PHONY: help dev build test page cover lint fmt tools bench bench-ttft fuzz stress
+.PHONY: help dev build test page interop cover lint fmt tools bench bench-ttft fuzz stress
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,10 @@ test: ## vet, all tests on a real Kafka and PostgreSQL, coverage of at least 90%
 
 page: ## the page's tests, on Node.js and in Chromium
 	$(GO) test -race -count=1 -tags browser ./internal/gateway/web/
+
+interop: ## other people's clients against the whole program: kcat, Java, Python, Node.js
+	@$(GO) build -o $(BUILD)/ ./internal/testenv/cmd/testenv
+	$(BUILD)/testenv -- $(GO) test -race -count=1 -tags interop -run '^TestInterop' ./internal/e2e
 
 cover: ## coverage of the last `make test` by package, and line by line in .build/cover.html
 	@$(GO) run ./internal/testenv/cmd/gotest -out $(BUILD) -report

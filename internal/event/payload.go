@@ -37,7 +37,8 @@ type Started struct {
 	Provider string `json:"provider"`
 }
 
-// Delta is the data of output.delta: a Chat Completions choice delta.
+// Delta is the data of output.delta: a Chat Completions choice delta, or of an
+// embeddings job the vector of one input.
 type Delta struct {
 	Index     int            `json:"index"`
 	Content   string         `json:"content,omitzero"`
@@ -45,6 +46,7 @@ type Delta struct {
 	Refusal   string         `json:"refusal,omitzero"`
 	ToolCalls jsontext.Value `json:"tool_calls,omitzero"`
 	Logprobs  jsontext.Value `json:"logprobs,omitzero"`
+	Embedding jsontext.Value `json:"embedding,omitzero"` // of input number Index: an array of numbers, or base64
 }
 
 // ToolResult is the data of output.tool_result.
@@ -66,11 +68,14 @@ type Choice struct {
 	FinishReason string `json:"finish_reason"`
 }
 
-// Usage counts tokens as the provider bills them.
+// Usage counts tokens as the provider bills them. The details are the
+// provider's own objects, as they came.
 type Usage struct {
-	PromptTokens     int `json:"prompt_tokens"`
-	CompletionTokens int `json:"completion_tokens"`
-	TotalTokens      int `json:"total_tokens"`
+	PromptTokens            int            `json:"prompt_tokens"`
+	CompletionTokens        int            `json:"completion_tokens"`
+	TotalTokens             int            `json:"total_tokens"`
+	PromptTokensDetails     jsontext.Value `json:"prompt_tokens_details,omitzero"`
+	CompletionTokensDetails jsontext.Value `json:"completion_tokens_details,omitzero"`
 }
 
 // Completed is the data of output.completed.
@@ -96,11 +101,14 @@ type Message struct {
 	ToolCalls jsontext.Value `json:"tool_calls,omitzero"`
 }
 
-// OutputChoice is one choice of a whole output.
+// OutputChoice is one choice of a whole output, or of an embeddings job the
+// vector of one input.
 type OutputChoice struct {
-	Index        int     `json:"index"`
-	Message      Message `json:"message"`
-	FinishReason string  `json:"finish_reason"`
+	Index        int            `json:"index"`
+	Message      Message        `json:"message,omitzero"` // absent where there is an embedding
+	FinishReason string         `json:"finish_reason,omitzero"`
+	Logprobs     jsontext.Value `json:"logprobs,omitzero"`
+	Embedding    jsontext.Value `json:"embedding,omitzero"`
 }
 
 // Fact is the data of job.completed: the whole output.

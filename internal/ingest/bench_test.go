@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/penstock-io/penstock/internal/event"
+	"github.com/penstock-io/penstock/internal/job"
 	"github.com/penstock-io/penstock/internal/kafka"
 )
 
@@ -27,10 +28,10 @@ func (sink) WriteHeader(int)             {}
 
 func BenchmarkSubmit(b *testing.B) {
 	s := newService(b, Config{Producer: nowhere{}, Cursors: fixedCursor{}})
-	in := CreateJob{Body: []byte(`{"model":"sim","messages":[{"role":"user","content":"hi"}]}`)}
+	in := job.Request{Body: []byte(`{"model":"sim","messages":[{"role":"user","content":"hi"}]}`)}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := s.Submit(b.Context(), "default", in, Options{}); err != nil {
+		if _, err := s.Submit(b.Context(), "default", in, job.SubmitOptions{}); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/penstock-io/penstock/internal/api"
 	"github.com/penstock-io/penstock/internal/event"
 	"github.com/penstock-io/penstock/internal/fault"
+	"github.com/penstock-io/penstock/internal/job"
 	"github.com/penstock-io/penstock/schemas"
 )
 
@@ -26,8 +27,8 @@ type createWire struct {
 // request in it may be megabytes, of which the schema looks at the model alone:
 // it is checked to be JSON once, and only the model is taken out for the schema.
 // A test holds this to what the schema says of the whole.
-func (s *Service) decode(body []byte) (CreateJob, error) {
-	var in CreateJob
+func (s *Service) decode(body []byte) (job.Request, error) {
+	var in job.Request
 	var w createWire
 	if err := api.DecodeJSON(body, &w); err != nil {
 		return in, err //nolint:wrapcheck // a fault already
@@ -63,7 +64,7 @@ func (s *Service) decode(body []byte) (CreateJob, error) {
 		return in, fieldFault(schemas.Explain(err))
 	}
 	in.Body = w.Body
-	return in, in.fill(doc)
+	return in, fill(&in, doc)
 }
 
 // parse is schemas.Parse, and quicker for a string.
@@ -95,7 +96,7 @@ func gist(body jsontext.Value) (any, error) {
 
 // fill takes the fields from a document that the schema has let through, in
 // which null is as good as absent.
-func (in *CreateJob) fill(doc map[string]any) error {
+func fill(in *job.Request, doc map[string]any) error {
 	if text, ok := doc["lane"].(string); ok {
 		lane, err := event.ParseLane(text)
 		if err != nil {

@@ -19,7 +19,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/go-json-experiment/json/jsontext"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
@@ -131,30 +130,10 @@ func New(cfg Config) (*Service, error) {
 	return &Service{cfg: cfg, log: cfg.Log, schema: schema, metrics: m, flights: map[flight]chan struct{}{}}, nil
 }
 
-// CreateJob is what a client asks for.
-type CreateJob struct {
-	Lane         event.Lane // NoLane is Standard
-	Conversation string     // "" for none
-	Endpoint     string     // "" is event.DefaultEndpoint
-	Body         jsontext.Value
-	Deadline     time.Time // zero: none
-	Metadata     map[string]string
-}
-
-// Options are what comes beside a request.
-type Options struct {
-	// IdempotencyKey makes the same request the same job for 24 hours; "" for none.
-	IdempotencyKey string
-	// Fingerprint is what a key's requests are compared by: the bytes as the
-	// client sent them. Nil takes the request's own content.
-	Fingerprint []byte
-	Traceparent string // passed through where it is a valid W3C one
-}
-
 // Submit takes a job in and returns once Kafka has it. The error is a
 // *fault.Error. Once it is under way it is not broken off when ctx ends, so that
 // nobody has to wonder what became of it.
-func (s *Service) Submit(ctx context.Context, tenant string, in CreateJob, opts Options) (*job.Resource, error) {
+func (s *Service) Submit(ctx context.Context, tenant string, in job.Request, opts job.SubmitOptions) (*job.Resource, error) {
 	a, err := s.accept(ctx, tenant, &in, opts)
 	if err != nil {
 		return nil, err
@@ -163,7 +142,7 @@ func (s *Service) Submit(ctx context.Context, tenant string, in CreateJob, opts 
 }
 
 // accept is Submit with the answer as it goes out.
-func (s *Service) accept(ctx context.Context, tenant string, in *CreateJob, opts Options) (a answer, err error) {
+func (s *Service) accept(ctx context.Context, tenant string, in *job.Request, opts job.SubmitOptions) (a answer, err error) {
 	defer func() { s.metrics.settled(in.Lane, a.replayed, err) }()
 	if in.Lane == event.NoLane {
 		in.Lane = event.Standard
@@ -187,7 +166,7 @@ func (s *Service) accept(ctx context.Context, tenant string, in *CreateJob, opts
 
 // refuse says why a job that is well formed is not let in now. A request that
 // was let in before under its key is not refused any more.
-func (s *Service) refuse(in *CreateJob, r *event.Request) error {
+func (s *Service) refuse(in *job.Request, r *event.Request) error {
 	if now := s.cfg.Now(); !in.Deadline.IsZero() && !in.Deadline.After(now) {
 		f := fault.New(fault.DeadlineExceeded, "the deadline, %s, has passed: it must be later than now, %s",
 			in.Deadline.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))

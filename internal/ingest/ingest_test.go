@@ -312,7 +312,7 @@ func TestWhatKafkaSaysIsToldApart(t *testing.T) {
 func TestSilentKafkaIsGivenUpInTime(t *testing.T) {
 	log := &fakeLog{wait: make(chan struct{})}
 	s := newService(t, Config{Producer: log, AppendTimeout: 20 * time.Millisecond})
-	_, err := s.Submit(t.Context(), "default", CreateJob{Body: []byte(`{"model":"sim"}`)}, Options{})
+	_, err := s.Submit(t.Context(), "default", job.Request{Body: []byte(`{"model":"sim"}`)}, job.SubmitOptions{})
 	if f := fault.From(err); f.Code != fault.UnknownOutcome {
 		t.Errorf("got %v", err)
 	}
@@ -322,28 +322,28 @@ func TestClientThatLeavesDoesNotMakeTheOutcomeUnknown(t *testing.T) {
 	log := &fakeLog{}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := newService(t, Config{Producer: log}).Submit(ctx, "default", CreateJob{Body: []byte(`{"model":"sim"}`)}, Options{}); err != nil || len(log.records()) != 1 {
+	if _, err := newService(t, Config{Producer: log}).Submit(ctx, "default", job.Request{Body: []byte(`{"model":"sim"}`)}, job.SubmitOptions{}); err != nil || len(log.records()) != 1 {
 		t.Errorf("%v, %d records", err, len(log.records()))
 	}
 }
 
 func TestSubmitHoldsItsCallerToTheRules(t *testing.T) {
 	s := newService(t, Config{Producer: &fakeLog{}})
-	ok := CreateJob{Body: []byte(`{"model":"sim"}`)}
-	for param, in := range map[string]CreateJob{
+	ok := job.Request{Body: []byte(`{"model":"sim"}`)}
+	for param, in := range map[string]job.Request{
 		"body":         {},
 		"conversation": {Body: ok.Body, Conversation: "a b"},
 		"endpoint":     {Body: ok.Body, Endpoint: "/x"},
 	} {
-		_, err := s.Submit(t.Context(), "default", in, Options{})
+		_, err := s.Submit(t.Context(), "default", in, job.SubmitOptions{})
 		if f := fault.From(err); f.Code != fault.InvalidRequest || f.Param != param {
 			t.Errorf("%s: %v", param, err)
 		}
 	}
-	if _, err := s.Submit(t.Context(), "A B", ok, Options{}); fault.From(err).Param != "tenant" {
+	if _, err := s.Submit(t.Context(), "A B", ok, job.SubmitOptions{}); fault.From(err).Param != "tenant" {
 		t.Errorf("a tenant that is none: %v", err)
 	}
-	res, err := s.Submit(t.Context(), "acme", ok, Options{})
+	res, err := s.Submit(t.Context(), "acme", ok, job.SubmitOptions{})
 	if err != nil || res.Lane != event.Standard || res.Request == nil || res.Status != job.Queued || res.Links != job.LinksOf(res.ID) {
 		t.Errorf("%+v, %v", res, err)
 	}

@@ -105,7 +105,7 @@ func TestRequestAsLargeAsItMayBeIsTakenByKafka(t *testing.T) {
 		pad[i] = 'x'
 	}
 	for size, want := range map[int]fault.Code{len(pad) - 1500: "", len(pad) - 100: fault.TooLarge} {
-		_, err := s.Submit(t.Context(), "default", CreateJob{Body: []byte(`{"model":"sim","x":"` + string(pad[:size]) + `"}`)}, Options{})
+		_, err := s.Submit(t.Context(), "default", job.Request{Body: []byte(`{"model":"sim","x":"` + string(pad[:size]) + `"}`)}, job.SubmitOptions{})
 		if want == "" && err != nil || want != "" && fault.From(err).Code != want {
 			t.Errorf("%d bytes: %v, want %q", size, err, want)
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/penstock-io/penstock/internal/fault"
+	"github.com/penstock-io/penstock/internal/job"
 )
 
 // Database runs statements; *pgxpool.Pool is one.
@@ -74,7 +75,7 @@ type flight struct{ tenant, key string }
 
 // acceptOnce takes a request in under its key. refusal is why it would not be
 // let in if it were new; nil if it would.
-func (s *Service) acceptOnce(ctx context.Context, w *draft, opts Options, refusal error) (answer, error) {
+func (s *Service) acceptOnce(ctx context.Context, w *draft, opts job.SubmitOptions, refusal error) (answer, error) {
 	if err := validKey(opts.IdempotencyKey); err != nil {
 		return answer{}, err
 	}

@@ -103,24 +103,24 @@ func TestSameKeyAndBodyGetTheSameAnswer(t *testing.T) {
 func TestSubmitReplaysByContentAndByTenant(t *testing.T) {
 	log := &fakeLog{}
 	s := newService(t, Config{Producer: log, Keys: database(t)})
-	in := CreateJob{Body: []byte(`{"model":"sim"}`), Metadata: map[string]string{"a": "1", "b": "2"}}
-	first, err := s.Submit(t.Context(), "a", in, Options{IdempotencyKey: "k"})
+	in := job.Request{Body: []byte(`{"model":"sim"}`), Metadata: map[string]string{"a": "1", "b": "2"}}
+	first, err := s.Submit(t.Context(), "a", in, job.SubmitOptions{IdempotencyKey: "k"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := s.Submit(t.Context(), "a", in, Options{IdempotencyKey: "k"})
+	again, err := s.Submit(t.Context(), "a", in, job.SubmitOptions{IdempotencyKey: "k"})
 	if err != nil || again.ID != first.ID || *again.Request != *first.Request {
 		t.Errorf("%+v, %v", again, err)
 	}
-	other, err := s.Submit(t.Context(), "b", in, Options{IdempotencyKey: "k"})
+	other, err := s.Submit(t.Context(), "b", in, job.SubmitOptions{IdempotencyKey: "k"})
 	if err != nil || other.ID == first.ID {
 		t.Errorf("another tenant's key: %+v, %v", other, err)
 	}
 	in.Lane = event.Batch
-	if _, err := s.Submit(t.Context(), "a", in, Options{IdempotencyKey: "k"}); fault.From(err).Code != fault.IdempotencyMismatch {
+	if _, err := s.Submit(t.Context(), "a", in, job.SubmitOptions{IdempotencyKey: "k"}); fault.From(err).Code != fault.IdempotencyMismatch {
 		t.Errorf("another lane: %v", err)
 	}
-	if _, err := s.Submit(t.Context(), "a", in, Options{IdempotencyKey: "a b"}); fault.From(err).Param != "Idempotency-Key" {
+	if _, err := s.Submit(t.Context(), "a", in, job.SubmitOptions{IdempotencyKey: "a b"}); fault.From(err).Param != "Idempotency-Key" {
 		t.Errorf("a key that is none: %v", err)
 	}
 }
@@ -233,7 +233,7 @@ func TestWaitingForAnotherRequestsAnswerIsBounded(t *testing.T) {
 	codes := make(chan fault.Code, 3)
 	for range 3 {
 		go func() {
-			_, err := s.Submit(context.WithoutCancel(t.Context()), "a", CreateJob{Body: []byte(`{"model":"sim"}`)}, Options{IdempotencyKey: "k"})
+			_, err := s.Submit(context.WithoutCancel(t.Context()), "a", job.Request{Body: []byte(`{"model":"sim"}`)}, job.SubmitOptions{IdempotencyKey: "k"})
 			codes <- fault.From(err).Code
 		}()
 	}

@@ -6,6 +6,7 @@ import (
 	"github.com/go-chi/chi/v5"
 
 	"github.com/penstock-io/penstock/internal/api"
+	"github.com/penstock-io/penstock/internal/job"
 )
 
 const statusAccepted = http.StatusAccepted
@@ -28,7 +29,7 @@ func (s *Service) create(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Service) read(r *http.Request) (answer, error) {
-	opts := Options{Traceparent: r.Header.Get("Traceparent")}
+	opts := job.SubmitOptions{Traceparent: r.Header.Get("Traceparent")}
 	if keys, ok := r.Header["Idempotency-Key"]; ok {
 		opts.IdempotencyKey = keys[0]
 		if err := validKey(opts.IdempotencyKey); err != nil {

@@ -66,7 +66,7 @@ func (a *answer) resource() (*job.Resource, error) {
 }
 
 // draft mints an id and lets the same rules decide that hold for any producer.
-func (s *Service) draft(tenant string, in *CreateJob, traceparent string) (*draft, error) {
+func (s *Service) draft(tenant string, in *job.Request, traceparent string) (*draft, error) {
 	w := &draft{
 		lane: in.Lane,
 		request: event.Request{

@@ -31,15 +31,19 @@ type Chunk struct {
 	Refusal      string         // a refusal's text
 	ToolCalls    jsontext.Value // the delta's tool_calls array, as it came
 	Logprobs     jsontext.Value // the choice's logprobs object, as it came
+	Embedding    jsontext.Value // of /v1/embeddings: the vector of input number Index, as it came
 	FinishReason string         // set on the last chunk of a choice
 	Usage        *Usage         // set once, with or after the last chunk
 }
 
-// Usage counts tokens as the provider bills them.
+// Usage counts tokens as the provider bills them. The details are the
+// provider's own objects, as they came.
 type Usage struct {
-	PromptTokens     int `json:"prompt_tokens"`
-	CompletionTokens int `json:"completion_tokens"`
-	TotalTokens      int `json:"total_tokens"`
+	PromptTokens            int            `json:"prompt_tokens"`
+	CompletionTokens        int            `json:"completion_tokens"`
+	TotalTokens             int            `json:"total_tokens"`
+	PromptTokensDetails     jsontext.Value `json:"prompt_tokens_details,omitzero"`
+	CompletionTokensDetails jsontext.Value `json:"completion_tokens_details,omitzero"`
 }
 
 // Provider calls models.
