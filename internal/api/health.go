@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/go-chi/chi/v5"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 const (
@@ -69,6 +70,31 @@ func (h *HealthRoutes) Routes(r chi.Router) {
 	r.Get("/livez", func(w http.ResponseWriter, r *http.Request) { WriteJSON(w, r, http.StatusOK, report{Status: healthy}) })
 	r.Get("/readyz", h.ready)
 	r.Get("/health", h.ready)
+}
+
+// Ready is the readiness of the parts as a metric. A scrape asks them, and waits
+// for two seconds at most.
+func (h *HealthRoutes) Ready() prometheus.Collector {
+	return readiness{h, prometheus.NewDesc("penstock_part_ready", "Whether a part is ready (1) or not (0), as /readyz has it.", []string{"part"}, nil)}
+}
+
+type readiness struct {
+	health *HealthRoutes
+	desc   *prometheus.Desc
+}
+
+// Describe implements prometheus.Collector.
+func (r readiness) Describe(ch chan<- *prometheus.Desc) { ch <- r.desc }
+
+// Collect implements prometheus.Collector.
+func (r readiness) Collect(ch chan<- prometheus.Metric) {
+	for name, part := range r.health.ask(context.Background()).Parts {
+		value := 0.0
+		if part.Status == healthy {
+			value = 1
+		}
+		ch <- prometheus.MustNewConstMetric(r.desc, prometheus.GaugeValue, value, name)
+	}
 }
 
 func (h *HealthRoutes) ready(w http.ResponseWriter, r *http.Request) {

@@ -17,6 +17,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -25,6 +26,7 @@ import (
 
 	"github.com/penstock-io/penstock/internal/api"
 	"github.com/penstock-io/penstock/internal/llm"
+	"github.com/penstock-io/penstock/internal/llm/genai"
 	"github.com/penstock-io/penstock/internal/llm/openai"
 	"github.com/penstock-io/penstock/internal/llm/simulated"
 )
@@ -35,7 +37,8 @@ type App struct {
 	log     *slog.Logger
 	metrics *prometheus.Registry
 	models  *llm.Registry
-	hangUp  func() // lets go of connections to model servers
+	calls   *genai.Observer // of models
+	hangUp  func()          // lets go of connections to model servers
 	owner   string
 
 	ready chan struct{}
@@ -57,14 +60,28 @@ func New(cfg Config, log *slog.Logger) (*App, error) {
 	if err := a.provide(); err != nil {
 		return nil, err
 	}
+	if a.calls, err = genai.New(a.metrics, nil); err != nil {
+		return nil, err //nolint:wrapcheck // it says what it could not do
+	}
 	for _, c := range []prometheus.Collector{
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo(),
 	} {
 		if err := a.metrics.Register(c); err != nil {
 			return nil, fmt.Errorf("metrics: %w", err)
 		}
 	}
 	return a, nil
+}
+
+// buildInfo is a metric that tells which build runs.
+func buildInfo() prometheus.Collector {
+	version := "(devel)"
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		version = info.Main.Version
+	}
+	g := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "penstock_build_info", Help: "Always 1; its label says which build runs."}, []string{"version"})
+	g.WithLabelValues(version).Set(1)
+	return g
 }
 
 // provide opens the providers of models.

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/penstock-io/penstock/internal/api"
 	"github.com/penstock-io/penstock/internal/event"
 	"github.com/penstock-io/penstock/internal/gateway"
 	"github.com/penstock-io/penstock/internal/ingest"
@@ -36,6 +37,7 @@ type parts struct {
 	positions *ingest.Positions
 	questions *projections.API
 	gateway   *gateway.Gateway
+	health    *api.HealthRoutes
 	processor *processors.Processor
 	projector *projections.Projector
 
@@ -106,6 +108,9 @@ func (a *App) openPostgres(ctx context.Context, p *parts) error {
 		return fmt.Errorf("open the database: %w", err)
 	}
 	p.pool = pool
+	if err := postgres.Register(a.metrics, pool); err != nil {
+		return err //nolint:wrapcheck // it says what it could not do
+	}
 	if a.cfg.Apply {
 		if _, err := postgres.Migrate(ctx, pool, a.log); err != nil {
 			return fmt.Errorf("bring the database's schema up to date: %w", err)
@@ -137,7 +142,7 @@ func (a *App) build(p *parts) error {
 			Engine:        engine.Config{MaxInFlight: a.cfg.MaxInFlight},
 			Grace:         a.cfg.Grace - a.listenerGrace(),
 			MaxTokenBytes: limit(names.Tokens()), MaxJobBytes: limit(names.Jobs()), MaxDeadBytes: limit(names.Dead()),
-		}, p.cluster, a.models, a.log, a.metrics)
+		}, p.cluster, a.calls.Models(a.models), a.log, a.metrics)
 		if err != nil {
 			return fmt.Errorf("make the processors: %w", err)
 		}
@@ -149,6 +154,10 @@ func (a *App) build(p *parts) error {
 		if err != nil {
 			return fmt.Errorf("make the projections: %w", err)
 		}
+	}
+	p.health = api.Health(p.checks()...)
+	if err := a.metrics.Register(p.health.Ready()); err != nil {
+		return fmt.Errorf("metrics: %w", err)
 	}
 	return nil
 }

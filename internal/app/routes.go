@@ -21,7 +21,7 @@ import (
 // router has every route of the process.
 func (a *App) router(p *parts) http.Handler {
 	r := api.NewRouter(api.Config{Log: a.log, Registry: a.metrics})
-	api.Health(p.checks()...).Routes(r)
+	p.health.Routes(r)
 	if a.cfg.MetricsListen == "" {
 		r.Method(http.MethodGet, "/metrics", a.metricsHandler())
 	}

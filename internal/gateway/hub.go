@@ -125,7 +125,7 @@ func (h *hub) forgetLocked(p *partition) {
 	clear(h.oldest[len(kept):])
 	h.oldest = kept
 	h.metrics.followed.Dec()
-	h.metrics.bytes.Set(float64(h.bytes))
+	h.metrics.held(h.bytes, len(h.oldest))
 }
 
 // follow makes sure that a partition, which the caller has acquired, is followed.
@@ -271,6 +271,9 @@ func (h *hub) take(ctx context.Context, c *kafka.Chunk) {
 	if !p.add(s) {
 		return
 	}
+	if len(c.Records) > 0 {
+		h.metrics.delay.Observe(max(0, s.taken.Sub(c.Records[0].Time).Seconds()))
+	}
 	h.bytes += s.bytes
 	h.oldest = append(h.oldest, held{p, s})
 	drop := 0
@@ -278,11 +281,12 @@ func (h *hub) take(ctx context.Context, c *kafka.Chunk) {
 		o := h.oldest[drop]
 		if o.part.evict(o.segment) {
 			h.bytes -= o.segment.bytes
+			h.metrics.evicted.Inc()
 		}
 	}
 	clear(h.oldest[:drop])
 	h.oldest = h.oldest[drop:]
-	h.metrics.bytes.Set(float64(h.bytes))
+	h.metrics.held(h.bytes, len(h.oldest))
 }
 
 // fail stops following a partition that the tail stopped at. Its readers begin
@@ -331,7 +335,11 @@ func (h *hub) read(ctx context.Context, tp kafka.TopicPartition, from int64, use
 	defer cancel()
 	got, err := h.log.Fetch(ctx, tp, from, h.cfg.CatchUpBytes, 0)
 	if err != nil {
+		h.metrics.catchUpErrs.Inc()
 		return fmt.Errorf("read %s at %d: %w", tp, from, err)
+	}
+	for i := range got.Records {
+		h.metrics.catchUpByte.Add(float64(len(got.Records[i].Value)))
 	}
 	use(got)
 	return nil

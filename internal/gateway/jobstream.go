@@ -107,7 +107,10 @@ func (s *jobStream) resume(ctx context.Context, at string) error {
 }
 
 // tell tells of a gap in front of the stream's position.
-func (s *jobStream) tell(reason string) { s.to.gap(reason, s.reader.here(&s.filter)) }
+func (s *jobStream) tell(reason string) {
+	s.g.metrics.gaps.WithLabelValues(reason).Inc()
+	s.to.gap(reason, s.reader.here(&s.filter))
+}
 
 // mine tells whether a record is the job's.
 func (s *jobStream) mine(e *entry) bool {
@@ -164,6 +167,7 @@ func (s *jobStream) visit(e *entry) bool {
 		}
 		s.g.cfg.Logger.Warn("a seq is missing", slog.String("job", s.id),
 			slog.Int64("seq", s.progress.NextSeq), slog.Int64("got", v.Seq), slog.Int64("offset", e.offset))
+		s.g.metrics.gaps.WithLabelValues(gapMissing).Inc()
 		s.to.gap(gapMissing, s.reader.place(e.offset, -1, &s.filter))
 	}
 	if !s.progress.Apply(v) {

@@ -14,7 +14,14 @@ type metrics struct {
 	firstByte   prometheus.Histogram
 	bytes       prometheus.Gauge
 	followed    prometheus.Gauge
+	memory      prometheus.Gauge
+	segments    prometheus.Gauge
+	evicted     prometheus.Counter // segments
 	catchUps    prometheus.Counter
+	catchUpByte prometheus.Counter
+	catchUpErrs prometheus.Counter
+	gaps        *prometheus.CounterVec // by reason
+	delay       prometheus.Histogram
 }
 
 func newMetrics(reg prometheus.Registerer, log *slog.Logger) *metrics {
@@ -39,17 +46,52 @@ func newMetrics(reg prometheus.Registerer, log *slog.Logger) *metrics {
 		followed: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "penstock_gateway_followed_partitions", Help: "Partitions of the token topic that are followed.",
 		}),
-		catchUps: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "penstock_gateway_catch_up_reads_total", Help: "Reads from Kafka for positions that were not in memory.",
-		}),
 	}
+	m.addReading()
 	if reg == nil {
 		return m
 	}
-	for _, c := range []prometheus.Collector{m.active, m.chunks, m.completions, m.firstByte, m.bytes, m.followed, m.catchUps} {
+	for _, c := range []prometheus.Collector{
+		m.active, m.chunks, m.completions, m.firstByte, m.bytes, m.memory, m.followed, m.segments, m.evicted,
+		m.catchUps, m.catchUpByte, m.catchUpErrs, m.gaps, m.delay,
+	} {
 		if err := reg.Register(c); err != nil {
 			log.Warn("metric not registered", slog.Any("error", err))
 		}
 	}
 	return m
+}
+
+// addReading makes what tells of reading the log.
+func (m *metrics) addReading() {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: "penstock_gateway_" + name, Help: help})
+	}
+	m.memory = prometheus.NewGauge(prometheus.GaugeOpts{ //nolint:promlinter // The name was asked for by users.
+		Name: "streaming_memory_mb", Help: "Megabytes (10^6) of recent records that streams are served from: penstock_gateway_hub_bytes.",
+	})
+	m.segments = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "penstock_gateway_segments", Help: "Segments of recent records in memory.",
+	})
+	m.evicted = counter("segments_evicted_total", "Segments that went for the byte budget.")
+	m.catchUps = counter("catch_up_reads_total", "Reads from Kafka for positions that were not in memory.")
+	m.catchUpByte = counter("catch_up_bytes_total", "Bytes of records that such reads brought.")
+	m.catchUpErrs = counter("catch_up_errors_total", "Such reads that failed.")
+	m.gaps = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "penstock_gateway_gaps_total", Help: "Times that a reader was told that records are missing, by reason.",
+	}, []string{"reason"})
+	for _, reason := range []string{gapRetention, gapTruncated, gapRecreated, gapMissing} {
+		m.gaps.WithLabelValues(reason) // so that they show before they happen
+	}
+	m.delay = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "penstock_gateway_tail_delay_seconds", Help: "From the time of a record to its being in memory, the oldest of each read.",
+		Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+	})
+}
+
+// held notes what the window holds.
+func (m *metrics) held(bytes, segments int) {
+	m.bytes.Set(float64(bytes))
+	m.memory.Set(float64(bytes) / 1e6)
+	m.segments.Set(float64(segments))
 }

@@ -99,6 +99,7 @@ func (f *partitionFeed) visit(e *entry) bool {
 }
 
 func (f *partitionFeed) gap(reason string) {
+	f.g.metrics.gaps.WithLabelValues(reason).Inc()
 	at := f.reader.here(&f.filter)
 	f.out.notice(at, notice{Type: streamGap, Data: gapData{reason, at}}, f.g.cfg.Now())
 }

@@ -14,9 +14,12 @@ type metrics struct {
 	refused     *prometheus.CounterVec // by topic: surely not in the log
 	unknown     *prometheus.CounterVec // by topic: may be in the log
 	full        prometheus.Counter
-	fetched     *prometheus.CounterVec // by topic: records read
-	fetchErrors *prometheus.CounterVec // by kind
-	faults      *prometheus.CounterVec // by topic: partitions that stopped
+	buffered    prometheus.Gauge // records, all producers together
+	bufferBytes prometheus.Gauge
+	ackSeconds  *prometheus.HistogramVec // by topic
+	fetched     *prometheus.CounterVec   // by topic: records read
+	fetchErrors *prometheus.CounterVec   // by kind
+	faults      *prometheus.CounterVec   // by topic: partitions that stopped
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
@@ -30,6 +33,16 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		full: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "penstock_kafka_producer_full_total", Help: "Records that a full producer did not take.",
 		}),
+		buffered: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "penstock_kafka_producer_buffered_records", Help: "Records that producers hold until the log has them.",
+		}),
+		bufferBytes: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "penstock_kafka_producer_buffered_bytes", Help: "Bytes of the records that producers hold.",
+		}),
+		ackSeconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "penstock_kafka_produce_seconds", Help: "From a record's being handed over to the log's acknowledgement.",
+			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+		}, []string{"topic"}),
 		fetched:     vec("fetched_records_total", "Records that were read.", "topic"),
 		fetchErrors: vec("fetch_errors_total", "Fetches that failed and were tried again.", "kind"),
 		faults:      vec("partition_faults_total", "Partitions whose reading stopped.", "topic"),
@@ -37,7 +50,9 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	if reg == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.produced, m.refused, m.unknown, m.full, m.fetched, m.fetchErrors, m.faults} {
+	for _, c := range []prometheus.Collector{
+		m.produced, m.refused, m.unknown, m.full, m.buffered, m.bufferBytes, m.ackSeconds, m.fetched, m.fetchErrors, m.faults,
+	} {
 		if err := reg.Register(c); err != nil {
 			if _, ok := errors.AsType[prometheus.AlreadyRegisteredError](err); ok {
 				return nil, fmt.Errorf("register Kafka's metrics: a registry serves one cluster: %w", err)

@@ -136,14 +136,18 @@ func (c *Cluster) OldestTime(ctx context.Context, tp TopicPartition) (int64, tim
 	if err != nil {
 		return 0, time.Time{}, err
 	}
-	got, err := c.Fetch(ctx, tp, first, 1, 0) // a broker always gives one batch
-	if err != nil {
-		return 0, time.Time{}, err
+	at, err := c.TimeAt(ctx, tp, first)
+	return first, at, err
+}
+
+// TimeAt tells the time of the first record at an offset or behind it, which is
+// zero where there is none.
+func (c *Cluster) TimeAt(ctx context.Context, tp TopicPartition, offset int64) (time.Time, error) {
+	got, err := c.Fetch(ctx, tp, offset, 1, 0) // a broker always gives one batch
+	if err != nil || len(got.Records) == 0 {
+		return time.Time{}, err
 	}
-	if len(got.Records) == 0 {
-		return first, time.Time{}, nil
-	}
-	return first, got.Records[0].Time, nil
+	return got.Records[0].Time, nil
 }
 
 // CheckEpoch looks whether a position still stands in the history in which it

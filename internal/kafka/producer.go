@@ -242,7 +242,7 @@ func (p *Producer) Go(rec event.Record, done func(Ack, error)) error {
 // produce hands a record to the client; its room is reserved.
 func (p *Producer) produce(ctx context.Context, rec *event.Record, done func(Ack, error)) {
 	n := size(rec)
-	before := p.writes.Load()
+	before, began := p.writes.Load(), time.Now()
 	kr := &kgo.Record{
 		Topic: rec.Topic, Partition: rec.Partition,
 		Key: rec.Key, Value: rec.Value, Timestamp: rec.Time,
@@ -264,6 +264,7 @@ func (p *Producer) produce(ctx context.Context, rec *event.Record, done func(Ack
 			err = p.outcome(kr, err, p.writes.Load() != before)
 		} else {
 			p.metrics.produced.WithLabelValues(kr.Topic).Inc()
+			p.metrics.ackSeconds.WithLabelValues(kr.Topic).Observe(time.Since(began).Seconds())
 		}
 		if done != nil {
 			done(ack, err)
@@ -335,6 +336,8 @@ func (p *Producer) tryReserve(n int) (bool, error) {
 	}
 	p.records++
 	p.bytes += n
+	p.metrics.buffered.Inc()
+	p.metrics.bufferBytes.Add(float64(n))
 	return true, nil
 }
 
@@ -366,6 +369,8 @@ func (p *Producer) release(n int) {
 	p.records--
 	p.bytes -= n
 	p.mu.Unlock()
+	p.metrics.buffered.Dec()
+	p.metrics.bufferBytes.Sub(float64(n))
 	p.signalRoom()
 }
 

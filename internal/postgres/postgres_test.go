@@ -21,6 +21,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 
 	"github.com/penstock-io/penstock/internal/devstack"
@@ -340,5 +341,44 @@ func TestUnavailableOnRealErrors(t *testing.T) {
 	}
 	if _, err := Pending(t.Context(), lost); !Unavailable(err) {
 		t.Errorf("asking a server that was stopped: %v", err)
+	}
+}
+
+func TestAPoolTellsItsConnections(t *testing.T) {
+	t.Parallel()
+	pool := open(t, Config{URL: server.URL(), MaxConns: 3})
+	reg := prometheus.NewRegistry()
+	if err := Register(reg, pool); err != nil {
+		t.Fatal(err)
+	}
+	if err := Register(reg, pool); err == nil {
+		t.Error("a registry took the metrics twice")
+	}
+	if err := Register(nil, pool); err != nil {
+		t.Errorf("without a registry: %v", err)
+	}
+	conn, err := pool.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Release()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]float64{}
+	for _, f := range families {
+		m := f.GetMetric()[0]
+		got[f.GetName()] = m.GetGauge().GetValue() + m.GetCounter().GetValue()
+	}
+	for name, want := range map[string]float64{
+		"penstock_postgres_connections_max": 3, "penstock_postgres_connections_used": 1, "penstock_postgres_connections_open": 1,
+	} {
+		if got[name] != want {
+			t.Errorf("%s: %v, want %v", name, got[name], want)
+		}
+	}
+	if got["penstock_postgres_acquires_total"] < 2 { // Open's, and ours
+		t.Errorf("acquires: %v", got)
 	}
 }

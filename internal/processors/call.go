@@ -50,6 +50,7 @@ func (p *Processor) call(g *gate, s engine.Start) {
 			return
 		}
 		transcript = &o.transcript
+		p.metrics.served.tell(o.answer(s))
 	}
 	in.Type, in.Data = transcript.Fact()
 	in.Attempt, in.At = transcript.Attempt, transcript.EndedAt

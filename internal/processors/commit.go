@@ -88,6 +88,7 @@ func (c *committer) write(ctx context.Context, batch []engine.Commit) (ok bool) 
 	bounded, cancel := context.WithTimeout(ctx, commitTimeout)
 	err := c.group.Commit(bounded, commits...)
 	cancel()
+	c.p.metrics.committed(err)
 	switch {
 	case err == nil:
 		return true
@@ -136,11 +137,25 @@ func (p *Processor) release(f engine.Release) {
 		}
 		ctx, cancel := context.WithTimeout(p.alive, commitTimeout)
 		defer cancel()
-		if err := p.group.Commit(ctx, p.commitOf(f.Commit)); err != nil {
+		err := p.group.Commit(ctx, p.commitOf(f.Commit))
+		p.metrics.committed(err)
+		if err != nil {
 			p.log.Warn("a commit failed", "partitions", 1, "error", err)
 		}
 		if _, err := p.pulses.Append(ctx, p.pulseRecord(f.Pulse)); err != nil {
 			p.log.Warn("a release was not told: the next owner waits out the lease", "error", err)
 		}
 	})
+}
+
+// committed counts a commit.
+func (m *metrics) committed(err error) {
+	result := "ok"
+	switch {
+	case errors.Is(err, kafka.ErrNotMember):
+		result = "not_member"
+	case err != nil:
+		result = "failed"
+	}
+	m.commits.WithLabelValues(result).Inc()
 }

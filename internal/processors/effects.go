@@ -24,6 +24,7 @@ func (p *Processor) do(f engine.Effect) {
 		p.claim(f)
 	case engine.Open:
 		p.gate(f.LP, f.Gen).let(f.Epoch)
+		p.metrics.claims.WithLabelValues(f.Lane.String()).Inc()
 		p.log.Info("lane claimed", "lane", f.Lane.String(), "partition", f.Partition, "epoch", f.Epoch)
 	case engine.Shut:
 		if g := p.gates[f.LP]; g != nil && g.gen == f.Gen {
@@ -33,6 +34,7 @@ func (p *Processor) do(f engine.Effect) {
 	case engine.Start:
 		g := p.gate(f.LP, f.Gen)
 		p.metrics.started.WithLabelValues(f.Lane.String()).Inc()
+		p.metrics.wait.WithLabelValues(f.Lane.String()).Observe(since(f.Request.Time, p.now()))
 		p.calls.Go(func() { p.call(g, f) })
 	case engine.AppendFact:
 		p.fact(f)
@@ -49,6 +51,7 @@ func (p *Processor) do(f engine.Effect) {
 	case engine.Seek:
 		p.intake.seek(f)
 	case engine.Pulses:
+		p.lags.put(f.Pulses)
 		for i := range f.Pulses {
 			// A pulse that finds no room is not missed: the next one says more.
 			_ = p.pulses.Go(p.pulseRecord(&f.Pulses[i]), nil)
@@ -83,6 +86,7 @@ func (p *Processor) claim(f engine.AppendClaim) {
 	p.gate(f.LP, f.Gen).hold(func() {
 		err := p.out.Go(rec, func(_ kafka.Ack, err error) {
 			if err != nil {
+				p.metrics.claimFailures.Inc()
 				p.log.Warn("a claim was not written", "lane", f.Lane.String(), "partition", f.Partition, "error", err)
 				p.box.post(failed)
 			}

@@ -162,8 +162,11 @@ func (p *Processor) heartbeats(ctx context.Context) error {
 		cancel()
 		if err == nil {
 			p.box.post(engine.LeaseRenewed{Sent: sent, Member: p.group.Member()})
-		} else if !errors.Is(err, kafka.ErrNotMember) && ctx.Err() == nil {
-			p.log.WarnContext(ctx, "the group's coordinator did not answer a heartbeat", "error", err)
+		} else if ctx.Err() == nil {
+			p.metrics.noBeats.Inc()
+			if !errors.Is(err, kafka.ErrNotMember) {
+				p.log.WarnContext(ctx, "the group's coordinator did not answer a heartbeat", "error", err)
+			}
 		}
 		select {
 		case <-ticker.C:

@@ -180,7 +180,11 @@ func TestACommitThatFailsIsTriedAgainAndOneThatIsAnothersSparesTheRest(t *testin
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				g := &commits{answer: answer, taken: map[kafka.TopicPartition]int64{}}
-				c := newCommitter(&Processor{log: slog.New(slog.DiscardHandler)})
+				m, err := newMetrics(nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				c := newCommitter(&Processor{log: slog.New(slog.DiscardHandler), metrics: m})
 				c.group = g
 				ctx, cancel := context.WithCancel(t.Context())
 				done := make(chan error, 1)

@@ -42,6 +42,7 @@ type output struct {
 	pending    event.Delta    // coalesced, without a seq
 	waiting    bool           // pending holds something
 	flushedAt  time.Time
+	firstAt    time.Time // of the first delta that was written here
 	timer      *time.Timer
 	said       int   // bytes of deltas, as JSON: the fact will be about as large
 	err        error // what broke the output; it stays
@@ -164,6 +165,9 @@ func (o *output) flush() error {
 func (o *output) say(d *event.Delta) error {
 	data := event.AppendDelta(make([]byte, 0, 64+len(d.Content)), d)
 	o.said += len(data)
+	if o.firstAt.IsZero() {
+		o.firstAt = o.now()
+	}
 	if _, err := o.write(event.OutputDelta, data); err != nil {
 		return err
 	}

@@ -5,7 +5,7 @@
 // One goroutine, Run's own, has the engine and carries out its effects; it never
 // waits for Kafka or a model. Around it: one goroutine each that polls the
 // group, the token topic and the pulses, one that sends heartbeats, one that
-// commits, and one a call (engine.Config.MaxInFlight at most). They tell the
+// commits, one that measures the lag, and one a call (engine.Config.MaxInFlight at most). They tell the
 // loop through a mailbox.
 package processors
 
@@ -111,6 +111,7 @@ type Processor struct {
 	again  []func() error // writes that found the producer full
 	intake *intake
 	commit *committer
+	lags   lagMeter
 
 	ready atomic.Bool
 }
@@ -164,6 +165,7 @@ func (p *Processor) Run(ctx context.Context) error {
 	work.Go(func() error { return p.tailPulses(workCtx, from) })
 	work.Go(func() error { return p.heartbeats(workCtx) })
 	work.Go(func() error { return p.commit.run(workCtx) })
+	work.Go(func() error { return p.measure(workCtx) })
 	work.Go(func() error {
 		err := p.loop(ctx, workCtx)
 		stop()
@@ -284,6 +286,7 @@ func (p *Processor) observe() {
 	p.metrics.inFlight.Set(float64(s.InFlight))
 	p.metrics.owned.Set(float64(s.Owned))
 	p.metrics.paused.Set(float64(s.Paused))
+	p.metrics.writes.Set(float64(len(p.again)))
 	for _, lane := range event.Lanes() {
 		p.metrics.waiting.WithLabelValues(lane.String()).Set(float64(s.Waiting[lane]))
 	}

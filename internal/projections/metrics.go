@@ -17,6 +17,7 @@ type metrics struct {
 	conflicts prometheus.Counter
 	expired   *prometheus.CounterVec // by topic
 	lag       *prometheus.GaugeVec   // by topic
+	age       *prometheus.GaugeVec   // by topic
 }
 
 // The results of a record beside its verdicts.
@@ -46,6 +47,9 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		lag: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: prefix + "lag_records", Help: "Records that are not folded yet.",
 		}, []string{"topic"}),
+		age: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: prefix + "lag_seconds", Help: "Age of the oldest record that is not folded yet; 0 where all are.",
+		}, []string{"topic"}),
 	}
 	for v := range verdicts { // so that they show before they happen
 		m.records.WithLabelValues(v.String())
@@ -54,7 +58,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		return m, nil
 	}
 	var errs []error
-	for _, c := range []prometheus.Collector{m.records, m.batches, m.failures, m.seconds, m.conflicts, m.expired, m.lag} {
+	for _, c := range []prometheus.Collector{m.records, m.batches, m.failures, m.seconds, m.conflicts, m.expired, m.lag, m.age} {
 		errs = append(errs, reg.Register(c))
 	}
 	if err := errors.Join(errs...); err != nil {

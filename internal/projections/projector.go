@@ -34,6 +34,7 @@ type Cluster interface {
 	Offsets
 	NewGroup(cfg kafka.GroupConfig) (*kafka.Group, error)
 	TopicID(ctx context.Context, topic string) ([16]byte, error)
+	TimeAt(ctx context.Context, tp kafka.TopicPartition, offset int64) (time.Time, error)
 }
 
 // Config says what a Projector folds, and where to. Cluster and Pool are
@@ -140,22 +141,36 @@ func (p *Projector) Run(ctx context.Context) error {
 	return both.Wait()
 }
 
-// measure keeps the lag's metric.
+// measure keeps the lag's metrics.
 func (p *Projector) measure(ctx context.Context) {
 	store := NewStore(p.cfg.Pool, p.cfg.Cluster, p.topics, p.log)
 	tick := time.NewTicker(p.cfg.LagInterval)
 	defer tick.Stop()
 	for {
-		if lag, err := store.Lag(ctx); err == nil { // where it is not known, the loop tells why
-			for topic, n := range lag {
-				p.metrics.lag.WithLabelValues(topic).Set(float64(n))
-			}
+		if behind, err := store.Behind(ctx); err == nil { // where it is not known, the loop tells why
+			p.tellLag(ctx, behind)
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
+	}
+}
+
+// tellLag sets the metrics. How old a record is is asked of the log, a small
+// read for each partition that is behind.
+func (p *Projector) tellLag(ctx context.Context, behind []Behind) {
+	records, age := map[string]int64{}, map[string]time.Duration{}
+	for _, b := range behind {
+		records[b.Topic] += b.Records
+		if at, err := p.cfg.Cluster.TimeAt(ctx, b.TopicPartition, b.Next); err == nil && !at.IsZero() {
+			age[b.Topic] = max(age[b.Topic], time.Since(at))
+		}
+	}
+	for _, topic := range p.topics {
+		p.metrics.lag.WithLabelValues(topic).Set(float64(records[topic]))
+		p.metrics.age.WithLabelValues(topic).Set(age[topic].Seconds())
 	}
 }
 

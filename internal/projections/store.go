@@ -261,11 +261,35 @@ func textsOf[T any](values []T, text func(T) string) []string {
 // a checkpoint counts from its beginning. Errors are fault.Unavailable, of
 // whichever of the two servers is away.
 func (s *Store) Lag(ctx context.Context) (map[string]int64, error) {
-	next, err := s.positions(ctx)
+	behind, err := s.Behind(ctx)
 	if err != nil {
 		return nil, err
 	}
 	lag := make(map[string]int64, len(s.topics))
+	for _, topic := range s.topics {
+		lag[topic] = 0
+	}
+	for _, b := range behind {
+		lag[b.Topic] += b.Records
+	}
+	return lag, nil
+}
+
+// Behind is a partition that is not folded to its end.
+type Behind struct {
+	kafka.TopicPartition
+	Next    int64 // the first offset that is not folded
+	Records int64 // offsets from there to the end
+}
+
+// Behind gives the partitions of which records are not folded yet, as Lag counts
+// them.
+func (s *Store) Behind(ctx context.Context) ([]Behind, error) {
+	next, err := s.positions(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var behind []Behind
 	for _, topic := range s.topics {
 		var starts map[int32]int64
 		ends, err := s.offsets.Offsets(ctx, topic, kafka.End())
@@ -275,13 +299,15 @@ func (s *Store) Lag(ctx context.Context) (map[string]int64, error) {
 		if err != nil {
 			return nil, fault.Wrap(err, fault.Unavailable, "Kafka does not tell where %s ends", topic)
 		}
-		lag[topic] = 0
 		for partition, end := range ends {
-			from := max(starts[partition], next[kafka.TopicPartition{Topic: topic, Partition: partition}])
-			lag[topic] += max(0, end-from)
+			b := Behind{TopicPartition: kafka.TopicPartition{Topic: topic, Partition: partition}}
+			b.Next = max(starts[partition], next[b.TopicPartition])
+			if b.Records = end - b.Next; b.Records > 0 {
+				behind = append(behind, b)
+			}
 		}
 	}
-	return lag, nil
+	return behind, nil
 }
 
 // positions reads every checkpoint of the projection.
