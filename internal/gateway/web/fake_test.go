@@ -37,6 +37,7 @@ type fakeJob struct {
 	created         time.Time
 	steps           []step
 	cuts            []int // after which event the connection is cut; each once
+	cancelled       chan struct{}
 }
 
 // step is one event and when it happens, from the job's creation on.
@@ -86,6 +87,11 @@ func (j *fakeJob) script() {
 		add("delta", 2, map[string]any{"index": 0, "content": "Once more. "})
 		say(2, 20)
 		end(2, 21)
+	case "long", "stubborn":
+		gap = 50 * time.Millisecond
+		started(1)
+		say(1, 600)
+		end(1, 600)
 	case "burst":
 		gap = time.Millisecond
 		started(1)
@@ -132,6 +138,10 @@ func (j *fakeJob) resource(now time.Time) map[string]any {
 		"request": map[string]any{"topic": "penstock.requests." + j.lane, "partition": 3, "offset": 12},
 		"links":   map[string]any{"self": "/v1/jobs/" + j.id, "events": "/v1/jobs/" + j.id + "/events"},
 	}
+	if j.isCancelled() {
+		res["status"] = "cancelled"
+		return res
+	}
 	if len(j.steps) == 0 {
 		return res
 	}
@@ -150,6 +160,15 @@ func (j *fakeJob) resource(now time.Time) map[string]any {
 	return res
 }
 
+func (j *fakeJob) isCancelled() bool {
+	select {
+	case <-j.cancelled:
+		return true
+	default:
+		return false
+	}
+}
+
 func newFake(t *testing.T) *fake {
 	t.Helper()
 	f := &fake{}
@@ -159,6 +178,12 @@ func newFake(t *testing.T) *fake {
 	r.Get("/v1/jobs", f.list)
 	r.Get("/v1/jobs/{id}", f.get)
 	r.Get("/v1/jobs/{id}/events", f.events)
+	r.Post("/v1/jobs/{id}/cancel", f.cancel)
+	r.Get("/v1/models", func(w http.ResponseWriter, r *http.Request) {
+		api.WriteJSON(w, r, http.StatusOK, map[string]any{"object": "list", "data": []any{
+			map[string]any{"id": "sim", "object": "model"}, map[string]any{"id": "fast", "object": "model"},
+		}})
+	})
 	f.Server = httptest.NewServer(r)
 	t.Cleanup(func() {
 		f.CloseClientConnections()
@@ -171,7 +196,7 @@ func newFake(t *testing.T) *fake {
 func (f *fake) put(model, lane string, ago time.Duration) *fakeJob {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	j := &fakeJob{id: fmt.Sprintf("job_06f3k2m8q00000000000%010d", len(f.jobs)), model: model, lane: lane, created: time.Now().Add(-ago)}
+	j := &fakeJob{id: fmt.Sprintf("job_06f3k2m8q00000000000%010d", len(f.jobs)), model: model, lane: lane, created: time.Now().Add(-ago), cancelled: make(chan struct{})}
 	j.script()
 	f.jobs = append(f.jobs, j)
 	return j
@@ -224,6 +249,25 @@ func (f *fake) create(w http.ResponseWriter, r *http.Request) {
 	api.WriteJSON(w, r, http.StatusAccepted, j.resource(j.created))
 }
 
+// cancel refuses the first time for a job whose model says so.
+func (f *fake) cancel(w http.ResponseWriter, r *http.Request) {
+	j := f.find(w, r)
+	if j == nil {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if j.model == "stubborn" {
+		j.model = "sim"
+		api.WriteError(w, r, fault.New(fault.Unavailable, "Kafka is away."))
+		return
+	}
+	if !j.isCancelled() {
+		close(j.cancelled)
+	}
+	api.WriteJSON(w, r, http.StatusAccepted, j.resource(time.Now()))
+}
+
 func (f *fake) list(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -252,18 +296,20 @@ func (f *fake) get(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if r.URL.Query().Has("wait") && len(j.steps) > 0 {
-		pause(r, j.created.Add(j.steps[len(j.steps)-1].after))
+		pause(r, j, j.created.Add(j.steps[len(j.steps)-1].after))
 	}
 	api.WriteJSON(w, r, http.StatusOK, j.resource(time.Now()))
 }
 
-// pause waits until then, or until the client has left.
-func pause(r *http.Request, then time.Time) bool {
+// pause waits until then, or until the client has left or the job is cancelled.
+func pause(r *http.Request, j *fakeJob, then time.Time) bool {
 	timer := time.NewTimer(time.Until(then))
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 		return true
+	case <-j.cancelled:
+		return false
 	case <-r.Context().Done():
 		return false
 	}
@@ -293,14 +339,13 @@ func (f *fake) events(w http.ResponseWriter, r *http.Request) {
 			continue
 		}
 		at := j.created.Add(s.after)
-		if time.Until(at) > 0 && (flush() != nil || !pause(r, at)) {
+		if time.Until(at) > 0 && (flush() != nil || !pause(r, j, at)) {
+			if j.isCancelled() {
+				j.write(w, seq, step{kind: "cancelled", data: map[string]any{}, attempt: s.attempt}, time.Now())
+			}
 			return
 		}
-		raw, _ := json.Marshal(map[string]any{
-			"type": "output." + s.kind, "v": 1, "time": stamp(at), "tenant": "default", "job": j.id,
-			"attempt": s.attempt, "seq": seq, "lane": j.lane, "epoch": 1, "data": s.data,
-		})
-		_, _ = fmt.Fprintf(w, "id: c%d\ndata: %s\n\n", seq, raw)
+		j.write(w, seq, s, at)
 		f.mu.Lock()
 		cut := slices.Contains(j.cuts, seq)
 		j.cuts = slices.DeleteFunc(j.cuts, func(n int) bool { return n == seq })
@@ -310,7 +355,16 @@ func (f *fake) events(w http.ResponseWriter, r *http.Request) {
 			panic(http.ErrAbortHandler)
 		}
 	}
-	if len(j.steps) == 0 {
-		<-r.Context().Done()
+	if len(j.steps) == 0 && !pause(r, j, j.created.Add(time.Hour)) && j.isCancelled() {
+		j.write(w, 0, step{kind: "cancelled", data: map[string]any{}, attempt: 1}, time.Now())
 	}
+}
+
+// write writes an event.
+func (j *fakeJob) write(w io.Writer, seq int, s step, at time.Time) {
+	raw, _ := json.Marshal(map[string]any{
+		"type": "output." + s.kind, "v": 1, "time": stamp(at), "tenant": "default", "job": j.id,
+		"attempt": s.attempt, "seq": seq, "lane": j.lane, "epoch": 1, "data": s.data,
+	})
+	_, _ = fmt.Fprintf(w, "id: c%d\ndata: %s\n\n", seq, raw)
 }

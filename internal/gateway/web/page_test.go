@@ -30,6 +30,7 @@ const (
 	notices = `document.querySelector('.notices').textContent`
 	shownID = `document.querySelector('.job-id').textContent`
 	seq     = `Number(document.querySelector('[data-part=seq]').textContent)`
+	cancel  = `document.querySelector('[data-part=cancel]')`
 	rows    = `[...document.querySelectorAll('.row')]`
 	// fits tells whether nothing is wider than the window. innerWidth grows with
 	// what is too wide for a phone, clientWidth does not.
@@ -161,6 +162,28 @@ func checkServer(t *testing.T, b *browser, base string) {
 		p.shows(want)
 		p.clean(false)
 	})
+	t.Run("what the network cut off is there once the network is back", func(t *testing.T) {
+		net := newNetwork(t, base)
+		p := b.tab(t, net.url, desktop)
+		p.open("/")
+		id := p.submit("sim:tokens=100,ttft=0s,gap=30ms,chunk=1", "Hold on.")
+		p.until(answer + `.length > 20 && ` + wire + ` === 'live'`)
+		net.cut()
+		p.until(wire + ` === 'reconnecting…'`)
+		had := eval[int](p, answer+`.length`)
+		net.mend()
+		p.until(wire + ` === 'live' || ` + wire + ` === 'ended'`)
+		p.until(status + ` === 'completed' && ` + wire + ` === 'ended'`)
+		want := said(t, base, id)
+		p.shows(want)
+		if had == 0 || had >= len(want) {
+			t.Errorf("%d of %d bytes were there at the cut: it did not fall into the answer", had, len(want))
+		}
+		if got := eval[string](p, notices); got != "" {
+			t.Errorf("the page complains: %s", got)
+		}
+		p.clean(true)
+	})
 	t.Run("a phone has nothing to scroll sideways", func(t *testing.T) {
 		p := b.tab(t, base, phone)
 		p.open("/")
@@ -232,6 +255,44 @@ func TestAScriptedJob(t *testing.T) {
 		p.submit("fails", "x")
 		p.until(status + ` === 'failed' && ` + part("error") + `.textContent.includes("the model's provider failed (provider_error)")`)
 		p.shows("word0 word1 word2 word3 word4 ")
+		p.clean(false)
+	})
+	t.Run("is cancelled in mid-answer, and keeps what it said", func(t *testing.T) {
+		p := b.tab(t, f.URL, desktop)
+		p.open("/")
+		p.submit("long", "x")
+		p.until(answer + `.includes('word3')`)
+		eval[any](p, cancel+`.click()`)
+		p.until(status + ` === 'cancelled' && ` + wire + ` === 'ended' && ` + cancel + `.hidden`)
+		p.until(answer + `.includes('word3') && !` + answer + `.includes('word599')`)
+		p.clean(false)
+	})
+	t.Run("is cancelled before it began", func(t *testing.T) {
+		p := b.tab(t, f.URL, desktop)
+		p.open("/")
+		p.submit("waits", "x")
+		eval[any](p, cancel+`.click()`)
+		p.until(status + ` === 'cancelled' && ` + cancel + `.hidden`)
+		p.clean(false)
+	})
+	t.Run("goes on, and says so, where its cancel is refused", func(t *testing.T) {
+		p := b.tab(t, f.URL, desktop)
+		p.open("/")
+		p.submit("stubborn", "x")
+		p.until(answer + `.includes('word1')`)
+		eval[any](p, cancel+`.click()`)
+		p.until(part("error") + `.textContent === 'It was not cancelled: Kafka is away.' && !` + cancel + `.disabled`)
+		eval[any](p, cancel+`.click()`)
+		p.until(status + ` === 'cancelled' && ` + part("error") + `.hidden`)
+		p.clean(true)
+	})
+	t.Run("may be of any model that the server lists", func(t *testing.T) {
+		p := b.tab(t, f.URL, desktop)
+		p.open("/")
+		p.until(`[...document.querySelectorAll('#models option')].filter((o) => o.value === 'fast').length === 1`)
+		if n := eval[int](p, `[...document.querySelectorAll('#models option')].filter((o) => o.value === 'sim').length`); n != 1 {
+			t.Errorf("sim is listed %d times", n)
+		}
 		p.clean(false)
 	})
 	t.Run("says why it waits", func(t *testing.T) {

@@ -126,6 +126,17 @@ export function getJob(id, signal) {
   return call(jobPath(id), { signal });
 }
 
+/** Asks for a job's end. Asking twice is asking once. @param {string} id @returns {Promise<Job>} */
+export function cancelJob(id) {
+  return call(`${jobPath(id)}/cancel`, { method: 'POST' });
+}
+
+/** @param {AbortSignal} [signal] @returns {Promise<string[]>} the models that are served, by name */
+export async function listModels(signal) {
+  const answer = await call('/v1/models', { signal });
+  return answer.data.map((/** @type {{id: string}} */ m) => m.id);
+}
+
 /**
  * @param {string} after an id, '' for the newest @param {number} limit @param {AbortSignal} [signal]
  * @returns {Promise<{data: Job[], has_more: boolean}>} newest first

@@ -2,7 +2,7 @@
 // <penstock-job>: one job, as its events tell it. Events are folded and painted
 // once a frame, however many come. It fires "news" when the job's state changes.
 
-import { getJob } from './api.js';
+import { cancelJob, getJob, Problem } from './api.js';
 import { Answer } from './answer.js';
 import { part, tell, write } from './dom.js';
 import { ended, figures, initial, reduce, timeOf } from './events.js';
@@ -34,6 +34,9 @@ export class JobView extends HTMLElement {
     /** @type {Pacer<Event>} */
     this.pacer = new Pacer(0);
     this.replaying = false;
+    /** @type {'no'|'asked'|'refused'} */
+    this.cancelling = 'no'; // whether this job's end was asked for
+    this.refusal = ''; // why it was not taken
     this.shownAt = 0;
     this.frame = 0; // requested; 0 for none
     /** @type {ReturnType<typeof setInterval>|undefined} */
@@ -52,6 +55,7 @@ export class JobView extends HTMLElement {
     part(this, 'replay').addEventListener('click', () => {
       if (this.job) this.watch(Number(speed.value), true);
     });
+    part(this, 'cancel').addEventListener('click', () => void this.cancel());
     // A wait has no event that says how long it lasts.
     this.tick = setInterval(() => {
       if (this.job && !ended(this.view.status) && !document.hidden) this.schedule();
@@ -61,6 +65,8 @@ export class JobView extends HTMLElement {
   /** Shows a job from its first event on. @param {string} id @param {Job} [job] what is known of it */
   show(id, job) {
     this.job = job ?? { id, status: 'queued' };
+    this.cancelling = 'no';
+    this.refusal = '';
     this.section.hidden = false;
     write(/** @type {Element} */ (this.querySelector('.job-id')), id);
     this.lines.show(this.job);
@@ -100,6 +106,23 @@ export class JobView extends HTMLElement {
       },
     });
     this.paint(); // what was shown before is gone at once
+  }
+
+  /** Asks for the job's end. That it has ended is told by its events. */
+  async cancel() {
+    const id = this.job?.id ?? '';
+    this.cancelling = 'asked';
+    this.refusal = '';
+    this.paint();
+    try {
+      await cancelJob(id);
+    } catch (err) {
+      if (!(err instanceof Problem)) throw err;
+      if (this.job?.id !== id) return;
+      this.cancelling = 'refused';
+      this.refusal = `It was not cancelled: ${err.message}`;
+      this.paint();
+    }
   }
 
   /** Asks for what the events do not say: when the job was created, and where it lies. */
@@ -152,9 +175,19 @@ export class JobView extends HTMLElement {
     this.paintFigures(job, now);
     this.answer.paint(view);
     const error = view.error ? `${view.error.message} (${view.error.code})` : '';
-    tell(part(this, 'error'), error || this.trouble);
+    tell(part(this, 'error'), error || this.trouble || (over ? '' : this.refusal));
+    this.paintCancel(over);
     part(this, 'answer').setAttribute('aria-busy', String(!over && view.nextSeq > 0));
     this.raw.paint();
+  }
+
+  /** @param {boolean} over */
+  paintCancel(over) {
+    /** @type {HTMLButtonElement} */
+    const button = part(this, 'cancel');
+    button.hidden = over || this.replaying || this.wire === 'refused' || (this.job !== null && ended(this.job.status));
+    button.disabled = this.cancelling === 'asked';
+    write(button, this.cancelling === 'asked' ? 'Cancelling…' : 'Cancel');
   }
 
   /** @param {Job} job @param {number} now */

@@ -31,12 +31,6 @@ function show(job) {
   else view.clear();
 }
 
-addEventListener('hashchange', () => {
-  if (chosen() !== view.job?.id) show();
-// On a phone the keyboard would cover the page that one came to see.
-if (!chosen() && matchMedia('(min-width: 60rem)').matches) prompt.text.focus();
-});
-
 prompt.addEventListener('accepted', (event) => {
   const job = /** @type {CustomEvent<import('./api.js').Job>} */ (event).detail;
   history.pushState(null, '', `#${encodeURIComponent(job.id)}`); // fires no hashchange

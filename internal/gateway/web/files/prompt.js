@@ -2,8 +2,8 @@
 // <penstock-prompt>: where a job is written and sent. It fires "accepted" with
 // the job that the server answered.
 
-import { createJob, jobBody, Outbox, Problem } from './api.js';
-import { find, tell } from './dom.js';
+import { createJob, jobBody, listModels, Outbox, Problem } from './api.js';
+import { find, make, tell } from './dom.js';
 
 export class Prompt extends HTMLElement {
   constructor() {
@@ -36,6 +36,22 @@ export class Prompt extends HTMLElement {
       void this.send();
     });
     this.update();
+    void this.suggest();
+  }
+
+  /** Adds the models that the server has to those that the page knows of. */
+  async suggest() {
+    const list = find(this, 'datalist');
+    try {
+      for (const id of await listModels()) {
+        if ([...list.children].some((o) => /** @type {HTMLOptionElement} */ (o).value === id)) continue;
+        const option = make('option');
+        option.value = id;
+        list.append(option);
+      }
+    } catch (err) {
+      if (!(err instanceof Problem)) throw err; // without the list a name can be typed all the same
+    }
   }
 
   get ready() {
