@@ -341,12 +341,16 @@ func TestTheCatalogueIsPlannedAppliedAndDescribed(t *testing.T) {
 			g.Fatalf("plan: %v", plan)
 		}
 		g.no(g.c.Apply(g.ctx, plan))
-		have, err = g.c.Describe(g.ctx, names...)
-		g.no(err)
-		i := slices.IndexFunc(have, func(d topics.Described) bool { return d.Name == want[0].Name })
-		if have[i].Configs["retention.ms"] != "1234567" || have[i].ID == [16]byte{} || have[i].Replication != 1 {
-			g.Fatalf("described: %+v", have[i])
-		}
+		// A broker tells of a change once the controller has told it.
+		g.eventually("the new retention", func() bool {
+			have, err = g.c.Describe(g.ctx, names...)
+			g.no(err)
+			i := slices.IndexFunc(have, func(d topics.Described) bool { return d.Name == want[0].Name })
+			if have[i].ID == [16]byte{} || have[i].Replication != 1 {
+				g.Fatalf("described: %+v", have[i])
+			}
+			return have[i].Configs["retention.ms"] == "1234567"
+		})
 		grown := topics.Catalogue(topics.Options{Prefix: g.prefix, Partitions: 3})
 		g.is(topics.Check(grown, have), topics.ErrMismatch)
 		g.is(g.c.Apply(g.ctx, topics.Plan(grown, have)), topics.ErrMismatch)
