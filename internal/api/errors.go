@@ -23,8 +23,8 @@ type errorObject struct {
 	Code    fault.Code `json:"code"`
 }
 
-// WriteError answers with an error in the one shape: status, type and whether a
-// retry may help are the code's. What is not a fault.Error is answered as one of
+// WriteError answers with an error in the one shape: status and type are the
+// code's, whether and when a retry may help the fault's. What is not a fault.Error is answered as one of
 // ours, and its text goes to the log alone.
 func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 	ctx := r.Context()
@@ -42,7 +42,7 @@ func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 		h.Set("Retry-After", strconv.FormatInt(int64((f.RetryAfter+time.Second-1)/time.Second), 10))
 		h.Set("Retry-After-Ms", strconv.FormatInt(max(1, f.RetryAfter.Milliseconds()), 10))
 	}
-	h.Set("X-Should-Retry", strconv.FormatBool(kind.Retry)) // the OpenAI SDKs heed it
+	h.Set("X-Should-Retry", strconv.FormatBool(f.Retryable())) // the OpenAI SDKs heed it
 	body := errorBody{errorObject{Message: f.Message, Type: kind.Type, Code: f.Code}}
 	if f.Param != "" {
 		body.Error.Param = &f.Param

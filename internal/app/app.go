@@ -152,7 +152,7 @@ func (a *App) stages(p *parts) []stage {
 	listener := stage{"listener", []func(context.Context) error{func(ctx context.Context) error { return a.listen(ctx, p) }}}
 	gateway, processing, projecting := stage{name: "gateway"}, stage{name: "processors"}, stage{name: "projections"}
 	if p.gateway != nil {
-		gateway.runs = append(gateway.runs, p.gateway.Run, p.positions.Run)
+		gateway.runs = append(gateway.runs, p.gateway.Run, p.positions.Run, p.load.Run)
 	}
 	if p.processor != nil {
 		processing.runs = append(processing.runs, p.process)

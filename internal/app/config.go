@@ -8,7 +8,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/penstock-io/penstock/internal/admission"
 	"github.com/penstock-io/penstock/internal/event"
+	"github.com/penstock-io/penstock/internal/ingest"
 	"github.com/penstock-io/penstock/internal/topics"
 )
 
@@ -69,6 +71,10 @@ type Config struct {
 	Upstream    string
 	UpstreamKey string // bearer token for Upstream; "" sends none
 
+	// Budgets bound what is let in, by lane, for each partition; a lane that is
+	// left out, and a zero, have ingest.DefaultBudgets.
+	Budgets map[event.Lane]admission.Limits
+
 	MaxInFlight int           // calls of models at once; default the engine's, 1,024
 	Grace       time.Duration // how long what is in flight gets to end; default 30 s
 	Patience    time.Duration // how long to wait for Kafka and PostgreSQL at start; default 30 s
@@ -100,6 +106,7 @@ func withDefaults(c Config) (Config, error) {
 		c.Patience = defaultPatience
 	}
 	var errs []error
+	c.Budgets, errs = budgets(c.Budgets)
 	for name, addr := range map[string]string{"listen": c.Listen, "metrics-listen": c.MetricsListen} {
 		if addr == "" {
 			continue
@@ -120,6 +127,29 @@ func withDefaults(c Config) (Config, error) {
 		errs = append(errs, errors.New("postgres: no database is configured: give its URL, such as postgres://user:password@host:5432/penstock; only the processors go without"))
 	}
 	return c, errors.Join(errs...)
+}
+
+// budgets fills in what was left out of the lanes' budgets.
+func budgets(given map[event.Lane]admission.Limits) (map[event.Lane]admission.Limits, []error) {
+	var errs []error
+	all := ingest.DefaultBudgets()
+	for _, lane := range event.Lanes() {
+		b, def := given[lane], all[lane]
+		if b.Wait == 0 {
+			b.Wait = def.Wait
+		}
+		if b.Outstanding == 0 {
+			b.Outstanding = def.Outstanding
+		}
+		if b.Wait < 0 {
+			errs = append(errs, fmt.Errorf("max-wait: %s for %s: it must be above zero, such as %s", b.Wait, lane, def.Wait))
+		}
+		if b.Outstanding < 0 {
+			errs = append(errs, fmt.Errorf("max-outstanding: %d for %s: it must be 1 or more, such as %d", b.Outstanding, lane, def.Outstanding))
+		}
+		all[lane] = b
+	}
+	return all, errs
 }
 
 func (c *Config) has(roles ...Role) bool {

@@ -35,6 +35,7 @@ type parts struct {
 	producer  *kafka.Producer // ingest's
 	ingest    *ingest.Service
 	positions *ingest.Positions
+	load      *ingest.Load
 	questions *projections.API
 	gateway   *gateway.Gateway
 	health    *api.HealthRoutes
@@ -170,9 +171,18 @@ func (a *App) buildServing(p *parts, names topics.Names) error {
 		return fmt.Errorf("make the producer of requests: %w", err)
 	}
 	p.positions = ingest.NewPositions(p.cluster, names.Tokens(), a.log)
+	p.load, err = ingest.NewLoad(ingest.LoadConfig{
+		Log: p.cluster, Names: names, Partitions: a.cfg.Topics.Partitions, Budgets: a.cfg.Budgets, Logger: a.log,
+	})
+	if err != nil {
+		return fmt.Errorf("make the admission of work: %w", err)
+	}
+	if err := a.metrics.Register(p.load.Metrics()); err != nil {
+		return fmt.Errorf("metrics: %w", err)
+	}
 	p.ingest, err = ingest.New(ingest.Config{
 		Producer: p.producer, Names: names, Partitions: a.cfg.Topics.Partitions,
-		Keys: p.pool, Models: known{a.models}, Cursors: p.positions, MaxRecordBytes: limit,
+		Keys: p.pool, Models: known{a.models}, Cursors: p.positions, Admission: p.load, MaxRecordBytes: limit,
 		Log: a.log, Registry: a.metrics,
 	})
 	if err != nil {

@@ -29,6 +29,7 @@ func (a *App) router(p *parts) http.Handler {
 		return r
 	}
 	p.ingest.Routes(r)
+	p.load.Routes(r)
 	r.Group(func(r chi.Router) {
 		r.Use(p.endWaits)
 		p.questions.Routes(r)

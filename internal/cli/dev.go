@@ -60,7 +60,7 @@ func (c *DevCmd) Run(ctx context.Context, sys *System, common *Common, set *sett
 		Listen: c.Listen, MetricsListen: c.MetricsListen,
 		Kafka: stack.kafka, Postgres: stack.postgres, Topics: c.options(),
 		Apply: true, Simulated: true, Models: c.Models, MaxInFlight: c.MaxInFlight, Grace: devGrace,
-		Upstream: c.Upstream, UpstreamKey: c.UpstreamKey,
+		Budgets: c.budgets(), Upstream: c.Upstream, UpstreamKey: c.UpstreamKey,
 	}, log)
 	if err != nil {
 		return errors.Join(usageError{err}, stack.stop(ctx))

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/penstock-io/penstock/internal/admission"
 	"github.com/penstock-io/penstock/internal/app"
 	"github.com/penstock-io/penstock/internal/event"
 	"github.com/penstock-io/penstock/internal/topics"
@@ -38,6 +39,21 @@ type ProcessFlags struct {
 	MetricsListen string            `setting:"" placeholder:"HOST:PORT" help:"A listener for /metrics and /debug/pprof alone."`
 	Models        map[string]string `setting:"" placeholder:"NAME=MODEL" help:"Bare names of models."`
 	MaxInFlight   int               `setting:"" default:"1024" help:"Calls of models at once."`
+	BudgetFlags
+}
+
+// BudgetFlags bound what is let in.
+type BudgetFlags struct {
+	MaxWait        map[event.Lane]time.Duration `setting:"" default:"interactive=15s;standard=1m;batch=24h" placeholder:"LANE=TIME" help:"How long a request may have to wait before it is begun, by lane; more are refused."`
+	MaxOutstanding map[event.Lane]int64         `setting:"" default:"interactive=2000;standard=20000;batch=100000" placeholder:"LANE=N" help:"Requests that may be let in and not done, by lane, in each partition; more are refused."`
+}
+
+func (f BudgetFlags) budgets() map[event.Lane]admission.Limits {
+	all := map[event.Lane]admission.Limits{}
+	for _, lane := range event.Lanes() {
+		all[lane] = admission.Limits{Wait: f.MaxWait[lane], Outstanding: f.MaxOutstanding[lane]}
+	}
+	return all
 }
 
 // RoleFlags say which part of the work a process takes on.
@@ -63,6 +79,7 @@ func (c *RunCmd) Run(ctx context.Context, sys *System, common *Common) error {
 		Lanes: c.Lanes, Listen: c.Listen, MetricsListen: c.MetricsListen,
 		Kafka: c.Kafka, Topics: c.options(), Postgres: c.Postgres,
 		Simulated: c.Sim, Models: c.Models, MaxInFlight: c.MaxInFlight, Grace: c.Grace, Patience: c.Patience,
+		Budgets: c.budgets(),
 	}
 	for _, name := range c.Roles {
 		role, err := app.ParseRole(name)

@@ -55,7 +55,7 @@ var goldenData = map[Type]any{
 	JobExpired: &Failed{Code: "expired", Message: "the request is older than what the log still holds"},
 	LanePulse: &Pulse{
 		Partition: 3, Owner: "processor-1", Member: "penstock-7", Bound: 1200, Watermark: 340, Consumed: 352,
-		InFlight: 12, Rate: 3.5, Breaker: "closed", Released: true,
+		InFlight: 12, Running: 7, Waiting: 3, Rate: 3.5, Breaker: "closed", Released: true,
 	},
 }
 

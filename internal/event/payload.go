@@ -128,9 +128,21 @@ type Pulse struct {
 	Watermark int64   `json:"watermark"` // as Claim.Watermark
 	Consumed  int64   `json:"consumed"`  // requests below this offset were taken in
 	InFlight  int     `json:"in_flight"` // taken in and not done
+	Running   int     `json:"running"`   // of those: begun
+	Waiting   int     `json:"waiting"`   // of those: could begin, and find no free call
 	Rate      float64 `json:"rate"`      // jobs done per second, measured
 	Breaker   string  `json:"breaker"`   // "closed" or "open"
 	Released  bool    `json:"released"`  // the owner has let go: no lease needs to be waited out
+}
+
+// DecodePulse reads a record of the pulse topic: which lane it is about, the
+// owner's epoch, and what it says. What is no pulse of this version is not ok.
+func DecodePulse(value []byte) (lane Lane, epoch int64, p Pulse, ok bool) {
+	v, err := ScanHead(value)
+	if err != nil || v.Type != LanePulse || v.Lane == NoLane || DecodeData(v.Data, &p) != nil {
+		return NoLane, 0, Pulse{}, false
+	}
+	return v.Lane, v.Epoch, p, true
 }
 
 // Encode makes the JSON of a payload. It panics on a type that has none, which

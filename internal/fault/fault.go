@@ -100,6 +100,7 @@ type Error struct {
 	Message    string        // what was wrong and what would be right
 	Param      string        // the field that was wrong, if one was
 	RetryAfter time.Duration // how long to wait at least; 0: not known
+	Final      bool          // the same request can never succeed, whatever is usual for the code
 	Err        error         // the cause; never shown outside
 }
 
@@ -130,7 +131,7 @@ func (e *Error) Error() string {
 func (e *Error) Unwrap() error { return e.Err }
 
 // Retryable tells whether the same request may succeed later.
-func (e *Error) Retryable() bool { return KindOf(e.Code).Retry }
+func (e *Error) Retryable() bool { return !e.Final && KindOf(e.Code).Retry }
 
 // From finds the Error in err's chain, and makes an Internal one where there is none.
 func From(err error) *Error {

@@ -6,8 +6,8 @@
 // unknown_outcome, which says how to ask again. With an Idempotency-Key the same
 // request is the same job for 24 hours, whoever of many processes gets it.
 //
-// A Service has no goroutine but the caller's. Run, the cleaner of old keys, and
-// Positions.Run are loops that whoever starts them waits for.
+// A Service has no goroutine but the caller's. Run, the cleaner of old keys,
+// Positions.Run and Load.Run are loops that whoever starts them waits for.
 package ingest
 
 import (
@@ -58,6 +58,15 @@ type Cursors interface {
 	TokensCursor(partition int32) string
 }
 
+// Admission decides whether more work is let in; *Load does.
+type Admission interface {
+	// Admit is asked before a new job is written. Its error is a fault that says
+	// when to come back. A zero deadline is none.
+	Admit(lane event.Lane, partition int32, deadline time.Time) error
+	// Accepted is told where each job was written.
+	Accepted(lane event.Lane, partition int32, offset int64)
+}
+
 // Config says what a Service works with. Producer, Names and Partitions are
 // needed; without the others it does what it can.
 type Config struct {
@@ -65,10 +74,10 @@ type Config struct {
 	Names      topics.Names
 	Partitions int32 // of every request topic
 
-	Keys    Database                    // idempotency keys; nil refuses requests that have one
-	Models  Models                      // nil leaves it to the processors, who fail such a job
-	Cursors Cursors                     // nil leaves the cursor out of receipts
-	Admit   func(lane event.Lane) error // asked before a new job is written; nil lets all in
+	Keys      Database  // idempotency keys; nil refuses requests that have one
+	Models    Models    // nil leaves it to the processors, who fail such a job
+	Cursors   Cursors   // nil leaves the cursor out of receipts
+	Admission Admission // nil lets all in
 
 	// MaxRecordBytes bounds a record on a request topic, its key and headers
 	// included; 0 is topics.DefaultMaxRequestBytes.
@@ -154,7 +163,7 @@ func (s *Service) accept(ctx context.Context, tenant string, in *job.Request, op
 	if err != nil {
 		return answer{}, err
 	}
-	refusal := s.refuse(in, &w.request)
+	refusal := s.refuse(in, w)
 	if opts.IdempotencyKey != "" {
 		return s.acceptOnce(ctx, w, opts, refusal)
 	}
@@ -166,7 +175,7 @@ func (s *Service) accept(ctx context.Context, tenant string, in *job.Request, op
 
 // refuse says why a job that is well formed is not let in now. A request that
 // was let in before under its key is not refused any more.
-func (s *Service) refuse(in *job.Request, r *event.Request) error {
+func (s *Service) refuse(in *job.Request, w *draft) error {
 	if now := s.cfg.Now(); !in.Deadline.IsZero() && !in.Deadline.After(now) {
 		f := fault.New(fault.DeadlineExceeded, "the deadline, %s, has passed: it must be later than now, %s",
 			in.Deadline.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
@@ -174,12 +183,12 @@ func (s *Service) refuse(in *job.Request, r *event.Request) error {
 		return f
 	}
 	if s.cfg.Models != nil {
-		if err := s.cfg.Models.Known(modelOf(r.Body)); err != nil {
+		if err := s.cfg.Models.Known(modelOf(w.request.Body)); err != nil {
 			return faulty(err, fault.ModelNotFound, "body.model")
 		}
 	}
-	if s.cfg.Admit != nil {
-		if err := s.cfg.Admit(in.Lane); err != nil {
+	if s.cfg.Admission != nil {
+		if err := s.cfg.Admission.Admit(in.Lane, job.Partition(w.key(), s.cfg.Partitions), in.Deadline); err != nil {
 			return faulty(err, fault.Overloaded, "")
 		}
 	}

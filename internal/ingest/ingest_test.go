@@ -353,18 +353,25 @@ type models map[string]error
 
 func (m models) Known(model string) error { return m[model] }
 
+// door is an Admission that hears of nothing.
+type door func(lane event.Lane) error
+
+func (d door) Admit(lane event.Lane, _ int32, _ time.Time) error { return d(lane) }
+
+func (door) Accepted(event.Lane, int32, int64) {}
+
 func TestModelsAndAdmissionAreAskedBeforeAnythingIsWritten(t *testing.T) {
 	log := &fakeLog{}
 	var admit error
 	h := handler(newService(t, Config{
 		Producer: log,
 		Models:   models{"typo": fault.New(fault.ModelNotFound, "nobody serves typo"), "odd": errors.New("odd")},
-		Admit: func(lane event.Lane) error {
+		Admission: door(func(lane event.Lane) error {
 			if lane != event.Standard {
 				t.Errorf("asked for lane %v", lane)
 			}
 			return admit
-		},
+		}),
 	}))
 	for _, model := range []string{"typo", "odd"} {
 		w, a := send(t, h, `{"body":{"model":"`+model+`"}}`)

@@ -74,7 +74,7 @@ func TestSameKeyAndBodyGetTheSameAnswer(t *testing.T) {
 		t.Error("the first answer says that it is a replay")
 	}
 	// Another process answers the same, even where it would let in no more.
-	later := handler(newService(t, Config{Producer: log, Keys: pool, Admit: func(event.Lane) error { return fault.New(fault.Overloaded, "full") }}))
+	later := handler(newService(t, Config{Producer: log, Keys: pool, Admission: door(func(event.Lane) error { return fault.New(fault.Overloaded, "full") })}))
 	for _, h := range []http.Handler{h, later} {
 		again, _ := send(t, h, hi, "Idempotency-Key", "k")
 		if again.Code != first.Code || again.Body.String() != first.Body.String() ||

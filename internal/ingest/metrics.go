@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -13,6 +14,7 @@ type metrics struct {
 	accepted  *prometheus.CounterVec // by lane
 	replayed  prometheus.Counter
 	refused   *prometheus.CounterVec // by code
+	shed      *prometheus.CounterVec // by lane and reason
 	unsettled prometheus.Counter
 	append    prometheus.Histogram
 }
@@ -28,6 +30,9 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "penstock_ingest_refused_total", Help: "Requests that were refused, by the fault's code.",
 		}, []string{"code"}),
+		shed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "penstock_ingest_shed_total", Help: "Of the refused, requests for which there was no room, by lane and reason.",
+		}, []string{"lane", "reason"}),
 		unsettled: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "penstock_ingest_unsettled_keys_total", Help: "Accepted jobs whose answer could not be kept for their idempotency key.",
 		}),
@@ -39,7 +44,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	if reg == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.accepted, m.replayed, m.refused, m.unsettled, m.append} {
+	for _, c := range []prometheus.Collector{m.accepted, m.replayed, m.refused, m.shed, m.unsettled, m.append} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("register the metrics of ingest, of which a process has one: %w", err)
 		}
@@ -51,6 +56,9 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 func (m *metrics) settled(lane event.Lane, replayed bool, err error) {
 	switch {
 	case err != nil:
+		if s, ok := errors.AsType[*Shed](err); ok {
+			m.shed.WithLabelValues(lane.String(), s.Reason.String()).Inc()
+		}
 		m.refuse(err)
 	case replayed:
 		m.replayed.Inc()

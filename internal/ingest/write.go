@@ -120,12 +120,17 @@ func fieldFault(field, reason string) *fault.Error {
 	return fault.Param(field, "%s: %s", field, reason)
 }
 
+// key is what decides the partition: the conversation, else the job.
+func (w *draft) key() string {
+	if w.head.Conversation != "" {
+		return w.head.Conversation
+	}
+	return w.head.Job
+}
+
 // write appends the request and makes its receipt.
 func (s *Service) write(ctx context.Context, w *draft, repeat bool) (answer, error) {
-	key := w.head.Conversation
-	if key == "" {
-		key = w.head.Job
-	}
+	key := w.key()
 	partition := job.Partition(key, s.cfg.Partitions)
 	cursor := ""
 	if s.cfg.Cursors != nil {
@@ -140,6 +145,9 @@ func (s *Service) write(ctx context.Context, w *draft, repeat bool) (answer, err
 	ack, err := s.append(ctx, rec)
 	if err != nil {
 		return answer{}, err
+	}
+	if s.cfg.Admission != nil {
+		s.cfg.Admission.Accepted(w.lane, ack.Partition, ack.Offset)
 	}
 	rcpt := receiptWire{
 		Object: "job", ID: w.head.Job, Status: job.Queued, Lane: w.lane, CreatedAt: job.Time{Time: w.head.Time},

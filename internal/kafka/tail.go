@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -101,3 +102,35 @@ func (t *Tail) Poll(ctx context.Context) ([]Chunk, error) {
 
 // Close ends the tail and waits for its goroutines.
 func (t *Tail) Close() { t.reader.close() }
+
+// Feed reads one partition from an offset on and hands over what it reads, until
+// ctx ends or take fails, whose error it returns. What retention or compaction
+// took before it was read is passed over: it is for topics in which a later
+// record makes good for an earlier one. The partition's other faults are
+// returned.
+func (c *Cluster) Feed(ctx context.Context, cfg TailConfig, partition int32, from int64, take func(Chunk) error) error {
+	tail, err := c.NewTail(cfg)
+	if err != nil {
+		return err
+	}
+	defer tail.Close()
+	tail.Follow(partition, from)
+	for {
+		chunks, err := tail.Poll(ctx)
+		if err != nil {
+			return err
+		}
+		for i := range chunks {
+			if gone, ok := errors.AsType[*OutOfRangeError](chunks[i].Err); ok {
+				tail.Follow(partition, gone.Earliest)
+				continue
+			}
+			if err := chunks[i].Err; err != nil {
+				return err
+			}
+			if err := take(chunks[i]); err != nil {
+				return err
+			}
+		}
+	}
+}

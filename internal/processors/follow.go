@@ -102,15 +102,8 @@ func (p *Processor) readPulses(ctx context.Context) (next int64, err error) {
 }
 
 func pulseInput(rec *event.Record) (engine.PulseSeen, bool) {
-	v, err := event.ScanHead(rec.Value)
-	if err != nil || v.Type != event.LanePulse || v.Lane == event.NoLane {
-		return engine.PulseSeen{}, false
-	}
-	var data event.Pulse
-	if event.DecodeData(v.Data, &data) != nil {
-		return engine.PulseSeen{}, false
-	}
-	return engine.PulseSeen{LP: engine.LP{Lane: v.Lane, Partition: data.Partition}, Epoch: v.Epoch, Released: data.Released}, true
+	lane, epoch, data, ok := event.DecodePulse(rec.Value)
+	return engine.PulseSeen{LP: engine.LP{Lane: lane, Partition: data.Partition}, Epoch: epoch, Released: data.Released}, ok
 }
 
 // pulsePace gathers the pulses of a process's lanes, which come together.
@@ -118,32 +111,19 @@ const pulsePace = 20 * time.Millisecond
 
 // tailPulses follows the pulses of all processors.
 func (p *Processor) tailPulses(ctx context.Context, from int64) error {
-	tail, err := p.cluster.NewTail(kafka.TailConfig{Topic: p.cfg.Names.Pulse(), Pace: pulsePace})
-	if err != nil {
-		return fmt.Errorf("processors: %w", err)
-	}
-	defer tail.Close()
-	tail.Follow(pulsePartition, from)
-	for {
-		chunks, err := tail.Poll(ctx)
-		if err != nil {
-			return ctx.Err()
-		}
-		for i := range chunks {
-			if gone, ok := errors.AsType[*kafka.OutOfRangeError](chunks[i].Err); ok {
-				tail.Follow(pulsePartition, gone.Earliest)
-				continue
-			}
-			if err := chunks[i].Err; err != nil {
-				return fmt.Errorf("tail the pulses: %w", err)
-			}
-			for j := range chunks[i].Records {
-				if in, ok := pulseInput(&chunks[i].Records[j]); ok && !p.box.offer(ctx, in) {
-					return ctx.Err()
-				}
+	cfg := kafka.TailConfig{Topic: p.cfg.Names.Pulse(), Pace: pulsePace}
+	err := p.cluster.Feed(ctx, cfg, pulsePartition, from, func(c kafka.Chunk) error {
+		for i := range c.Records {
+			if in, ok := pulseInput(&c.Records[i]); ok && !p.box.offer(ctx, in) {
+				return ctx.Err()
 			}
 		}
+		return nil
+	})
+	if err != nil && ctx.Err() == nil {
+		return fmt.Errorf("tail the pulses: %w", err)
 	}
+	return ctx.Err()
 }
 
 // heartbeatEvery is how often the lease is renewed: three tries within it.

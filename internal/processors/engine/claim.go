@@ -139,6 +139,7 @@ func (e *Engine) pulseOf(l *lane) Pulse {
 	return Pulse{LP: l.LP, Epoch: l.epoch, Data: event.Pulse{
 		Partition: l.Partition, Owner: e.cfg.Owner, Member: e.member,
 		Bound: l.safeBound().Bound, Watermark: l.tracker.Watermark(), Consumed: l.delivered,
-		InFlight: len(l.entries) + len(l.backlog), Rate: math.Round(l.rate*100) / 100, Breaker: "closed",
+		InFlight: len(l.entries) + len(l.backlog), Running: l.started, Waiting: l.ready.len() + len(l.backlog),
+		Rate: math.Round(l.rate*100) / 100, Breaker: "closed",
 	}}
 }

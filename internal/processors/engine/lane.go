@@ -336,6 +336,8 @@ type fifo[T any] struct {
 
 func (f *fifo[T]) push(v T) { f.items = append(f.items, v) }
 
+func (f *fifo[T]) len() int { return len(f.items) - f.head }
+
 func (f *fifo[T]) empty() bool { return f.head == len(f.items) }
 
 func (f *fifo[T]) pop() T {
