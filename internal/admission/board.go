@@ -61,6 +61,14 @@ func (b *Board) End(now time.Time, lp LP, offset int64) {
 	b.queues[b.cfg.index(lp)].grow(now, offset)
 }
 
+// Crossed tells that a request was refused for Wait or Outstanding: also one that
+// was refused between two views has its partition shed until it is below the low
+// watermark.
+func (b *Board) Crossed(lp LP, why Reason) {
+	q := &b.queues[b.cfg.index(lp)]
+	q.shedding, q.reason = true, why
+}
+
 // EndsKnown tells that the ends of all were asked for, and had.
 func (b *Board) EndsKnown(now time.Time) { b.endsAt, b.ends = now, true }
 
@@ -178,7 +186,7 @@ func (b *Board) decide(q *queue, c *cell, lane int, urgent []float64) {
 	case under:
 		q.shedding = false
 	}
-	c.closeByWait, c.closeByCount = math.MaxInt64, q.settled()+int64(math.Ceil(high*float64(limits.Outstanding)))
+	c.closeByWait, c.closeByCount = math.MaxInt64, q.done()+int64(math.Ceil(high*float64(limits.Outstanding)))
 	if c.Rate > 0 {
 		c.closeByWait = q.begun() + int64(math.Ceil(high*limits.Wait.Seconds()*c.Rate))
 	}

@@ -7,47 +7,39 @@ import (
 
 // Pulse is what an owner says of a lane's partition, about four times a second.
 type Pulse struct {
-	Epoch    int64   // of its ownership; one of an older owner is passed over
-	Owner    string  // lanes of one owner share its calls
-	Consumed int64   // requests below this offset were taken in
-	InFlight int     // taken in and not done
-	Running  int     // of those: begun
-	Waiting  int     // of those: could begin, and find no free call
-	Rate     float64 // jobs done a second, smoothed
-	Stalled  bool    // the provider is failing, and is left alone
-	Released bool    // the owner has let go
-	Old      bool    // it was there before anybody listened: who wrote it may be long gone
+	Epoch    int64  // of its ownership; one of an older owner is passed over
+	Owner    string // lanes of one owner share its calls
+	Consumed int64  // requests below this offset were taken in
+	InFlight int    // taken in and not done
+	Running  int    // of those: begun
+	Waiting  int    // of those: could begin, and find no free call
+	Stalled  bool   // the provider is failing, and is left alone
+	Released bool   // the owner has let go
+	Old      bool   // it was there before anybody listened: who wrote it may be long gone
 }
 
 const (
-	pulseEvery = 0.25 // seconds, for a first pulse
-	maxGap     = 1.0  // seconds that one pulse can stand for
-	// Evidence of how long jobs take fades over fade seconds, and no further
-	// than to enough jobs: slow models end few.
-	fade, enough = 10.0, 16.0
-	smooth       = 0.3
+	// Evidence of the rate fades over fade seconds, and no further than to enough
+	// requests: slow models begin few.
+	fade, enough = 15.0, 16.0
+	// settled is how many seconds of it there must be.
+	settled = 1.0
 )
 
 // queue is what is known of a lane of a partition.
 //
 // How fast it is worked off is known only while requests wait for a free call:
-// what is measured otherwise is how fast they come. A job's time, from being
-// begun to being done, can be had at any time: calls under way, summed over
-// time, over jobs done (Little's law). The rate is the calls that run now over
-// that time.
+// what is measured otherwise is how fast they come. So the rate is how many were
+// begun, by the time in which, from one pulse to the next, some waited.
 type queue struct {
 	start, end int64 // of the log
 	pulse      Pulse
 	pulsed     bool
 	heardAt    time.Time // zero: not since we listen
 
-	running float64 // smoothed
-	busy    float64 // calls under way, summed over time: job-seconds
-	done    float64 // jobs done in that time
-
-	busySince time.Time // calls have been under way since
-	busySeen  bool      // that they began was seen
-	before    float64   // seconds a job took, when they began
+	begins float64   // requests begun while others waited,
+	over   float64   // in so many seconds
+	since  time.Time // some have been waiting at every pulse since
 
 	progressAt time.Time // when a request was begun the last time, or none waited
 	shedding   bool
@@ -65,15 +57,15 @@ func (q *queue) begun() int64 {
 
 func (q *queue) waiting() int64 { return max(0, q.end-q.begun()) }
 
-// settled is an offset that as many requests stand below as are done.
-func (q *queue) settled() int64 {
+// done is an offset that as many requests stand below as are done.
+func (q *queue) done() int64 {
 	if !q.pulsed {
 		return q.start
 	}
 	return q.pulse.Consumed - int64(q.pulse.InFlight)
 }
 
-func (q *queue) outstanding() int64 { return max(0, q.end-q.settled()) }
+func (q *queue) outstanding() int64 { return max(0, q.end-q.done()) }
 
 // grow takes a later end of the log.
 func (q *queue) grow(now time.Time, end int64) {
@@ -91,54 +83,30 @@ func (q *queue) hear(now time.Time, p Pulse) {
 	if q.pulsed && p.Epoch < q.pulse.Epoch {
 		return
 	}
-	was, anew := q.begun(), !q.pulsed || p.Epoch > q.pulse.Epoch
-	dt := pulseEvery
-	if !q.heardAt.IsZero() {
-		dt = min(max(now.Sub(q.heardAt).Seconds(), 0), maxGap)
-	}
+	was, anew, waited := q.begun(), !q.pulsed || p.Epoch > q.pulse.Epoch, q.pulse.Waiting > 0
 	q.pulse, q.pulsed = p, true
 	if p.Old {
 		return
 	}
-	q.measure(now, dt)
+	begun := q.begun() - was
+	if anew || q.heardAt.IsZero() || !waited || p.Waiting == 0 {
+		q.begins, q.over, q.since = 0, 0, now
+	} else {
+		q.measure(float64(max(begun, 0)), now.Sub(q.heardAt).Seconds())
+	}
 	q.heardAt = now
-	if anew || q.begun() > was || q.waiting() == 0 {
+	if anew || begun > 0 || q.waiting() == 0 {
 		q.progressAt = now
 	}
 }
 
-// measure learns from a pulse that stands for dt seconds.
-func (q *queue) measure(now time.Time, dt float64) {
-	p := &q.pulse
-	if p.Running == 0 {
-		q.before, q.busySince, q.busySeen = q.jobTime(now), now, true
-	} else if q.busySince.IsZero() {
-		q.busySince = now
-	}
-	q.running += smooth * (float64(p.Running) - q.running)
-	q.busy += float64(p.Running) * dt
-	q.done += p.Rate * dt
-	if q.done > enough {
-		f := max(math.Exp(-dt/fade), enough/q.done)
-		q.busy, q.done = q.busy*f, q.done*f
-	}
-}
-
-// jobTime is how many seconds a job takes, as far as is known. Of calls that
-// all began together none has ended yet: no job takes longer than they have
-// been under way, unless jobs did before.
-func (q *queue) jobTime(now time.Time) float64 {
-	underWay := 0.0
-	if !q.busySince.IsZero() {
-		underWay = now.Sub(q.busySince).Seconds()
-	}
-	switch {
-	case q.done < 1:
-		return max(underWay, q.before)
-	case q.busySeen:
-		return min(q.busy/q.done, max(underWay, q.before))
-	default:
-		return q.busy / q.done
+// measure learns that n requests were begun in dt seconds, while others waited.
+func (q *queue) measure(n, dt float64) {
+	q.begins += n
+	q.over += max(dt, 0)
+	if q.begins > enough {
+		f := max(math.Exp(-dt/fade), enough/q.begins)
+		q.begins, q.over = q.begins*f, q.over*f
 	}
 }
 
@@ -154,41 +122,39 @@ func (q *queue) owner(now time.Time) Owner {
 	}
 }
 
-// rate is how many requests a second are worked off, as of the newest pulse; 0
-// where that cannot be told.
-func (q *queue) rate(now time.Time) float64 {
-	if q.pulse.Waiting == 0 || q.pulse.Running == 0 || q.heardAt.IsZero() {
+// rate is how many requests a second are begun, as of the newest pulse; 0 where
+// that cannot be told. Calls that all began together end together: until then
+// few of them did, and it is taken that all will, once they have been under way
+// for twice as long.
+func (q *queue) rate() float64 {
+	if q.over < settled {
 		return 0
 	}
-	t := q.jobTime(now)
-	if t <= 0 {
-		return 0
-	}
-	return max(float64(q.pulse.Running), q.running) / t
+	return max(q.begins/q.over, float64(q.pulse.Running)/q.heardAt.Sub(q.since).Seconds())
 }
 
 // status is how it stands, but for what is decided of it.
 func (q *queue) status(now time.Time) Status {
 	s := Status{
-		Owner: q.owner(now), Stalled: q.pulse.Stalled, Outstanding: q.outstanding(), Waiting: q.waiting(),
+		Owner: q.owner(now), Stalled: q.pulse.Stalled, Outstanding: q.outstanding(), Waiting: q.waiting(), Rate: q.rate(),
 	}
-	rate := q.rate(now)
 	if s.Owner == Alive {
-		s.Running, s.Rate = q.pulse.Running, rate
+		s.Running = q.pulse.Running
 	}
 	if s.Waiting == 0 {
 		return s
 	}
-	var wait float64
-	if rate > 0 {
-		wait = float64(s.Waiting) / rate
+	// Who came first has waited for so long already. Where nobody is there to
+	// begin what waits, the rest waits beyond that.
+	held, rest := now.Sub(q.progressAt).Seconds(), 0.0
+	if s.Rate > 0 {
+		rest = float64(s.Waiting) / s.Rate
 	}
-	if s.Owner != Alive || rate == 0 {
-		// Nobody begins anything, or how fast cannot be told: who came first has
-		// waited for so long already.
-		wait += now.Sub(q.progressAt).Seconds()
+	if s.Owner == Alive {
+		s.Wait = seconds(max(held, rest))
+	} else {
+		s.Wait = seconds(held + rest)
 	}
-	s.Wait = seconds(wait)
 	return s
 }
 

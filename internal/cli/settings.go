@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -92,11 +93,15 @@ func (s *settings) Resolve(c *kong.Context, _ *kong.Path, flag *kong.Flag) (any,
 	return nil, nil
 }
 
-// plain writes a YAML value as it would stand on a command line, but for maps.
+// plain writes a YAML value as it would stand on a command line.
 func plain(v any) any {
 	switch v := v.(type) {
 	case map[string]any:
-		return v
+		parts := make([]string, 0, len(v))
+		for _, key := range slices.Sorted(maps.Keys(v)) {
+			parts = append(parts, key+"="+strings.ReplaceAll(fmt.Sprint(v[key]), ";", `\;`))
+		}
+		return strings.Join(parts, ";")
 	case []any:
 		parts := make([]string, len(v))
 		for i, e := range v {

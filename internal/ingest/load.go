@@ -72,8 +72,9 @@ type Load struct {
 	cfg      LoadConfig
 	limits   []admission.Limits // by lane, most urgent first
 	view     atomic.Pointer[admission.View]
-	ends     []atomic.Int64 // of the logs, by lane and partition: the newest known
-	accepted []atomic.Int64 // by lane: what this process wrote
+	ends     []atomic.Int64  // of the logs, by lane and partition: the newest known
+	crossed  []atomic.Uint32 // by lane and partition: the admission.Reason of a refusal that the board was not told
+	accepted []atomic.Int64  // by lane: what this process wrote
 
 	mu        sync.Mutex // of all below
 	board     *admission.Board
@@ -101,6 +102,7 @@ func NewLoad(cfg LoadConfig) (*Load, error) {
 		return nil, fmt.Errorf("ingest: %w", err)
 	}
 	l.ends = make([]atomic.Int64, len(l.limits)*int(cfg.Partitions))
+	l.crossed = make([]atomic.Uint32, len(l.ends))
 	l.accepted = make([]atomic.Int64, len(l.limits))
 	l.view.Store(l.board.Assess(now))
 	return l, nil
@@ -111,9 +113,9 @@ func lpOf(lane event.Lane, partition int32) admission.LP {
 	return admission.LP{Lane: int(lane) - int(event.Interactive), Partition: int(partition)}
 }
 
-func (l *Load) end(lp admission.LP) *atomic.Int64 {
-	return &l.ends[lp.Lane*int(l.cfg.Partitions)+lp.Partition]
-}
+func (l *Load) index(lp admission.LP) int { return lp.Lane*int(l.cfg.Partitions) + lp.Partition }
+
+func (l *Load) end(lp admission.LP) *atomic.Int64 { return &l.ends[l.index(lp)] }
 
 // Shed is why a request was not let in; it is the cause of the fault.
 type Shed struct{ Reason admission.Reason }
@@ -133,6 +135,9 @@ func (l *Load) Admit(lane event.Lane, partition int32, deadline time.Time) error
 	d := v.Decide(lp, l.end(lp).Load(), l.accepted[lp.Lane].Load(), left)
 	if d.Reason == admission.Open {
 		return nil
+	}
+	if d.Reason == admission.Wait || d.Reason == admission.Outstanding {
+		l.crossed[l.index(lp)].Store(uint32(d.Reason))
 	}
 	return refusal(lane, v.Status(lp), l.limits[lp.Lane], d)
 }
@@ -232,6 +237,9 @@ func (l *Load) update(tell func(now time.Time)) {
 	for i := range l.ends {
 		lp := admission.LP{Lane: i / int(l.cfg.Partitions), Partition: i % int(l.cfg.Partitions)}
 		l.board.End(now, lp, l.ends[i].Load())
+		if why := admission.Reason(l.crossed[i].Swap(0)); why != admission.Open {
+			l.board.Crossed(lp, why)
+		}
 	}
 	tell(now)
 	for lane := range l.accepted {
@@ -346,6 +354,6 @@ func (l *Load) watchPulses(ctx context.Context) error {
 func pulseOf(epoch int64, p *event.Pulse, old bool) admission.Pulse {
 	return admission.Pulse{
 		Epoch: epoch, Owner: p.Owner, Consumed: p.Consumed, InFlight: p.InFlight, Running: p.Running, Waiting: p.Waiting,
-		Rate: p.Rate, Stalled: p.Breaker == "open", Released: p.Released, Old: old,
+		Stalled: p.Breaker == "open", Released: p.Released, Old: old,
 	}
 }
