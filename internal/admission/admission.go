@@ -66,7 +66,7 @@ func (c *Config) validate() error {
 type LP struct{ Lane, Partition int }
 
 // Reason is why a request is not let in.
-type Reason uint8
+type Reason uint32
 
 // The reasons.
 const (

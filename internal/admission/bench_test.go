@@ -7,6 +7,7 @@ import (
 
 // overloaded is a view in which every lane of every partition is busy.
 func overloaded(tb testing.TB) *world {
+	tb.Helper()
 	w := newWorld(tb, 12, 300, time.Second)
 	w.run(5*time.Second, func() {
 		for _, at := range w.order {

@@ -117,14 +117,14 @@ func (l *Load) index(lp admission.LP) int { return lp.Lane*int(l.cfg.Partitions)
 
 func (l *Load) end(lp admission.LP) *atomic.Int64 { return &l.ends[l.index(lp)] }
 
-// Shed is why a request was not let in; it is the cause of the fault.
-type Shed struct{ Reason admission.Reason }
+// ShedError is why a request was not let in; it is the cause of the fault.
+type ShedError struct{ Reason admission.Reason }
 
 // Error implements error.
-func (s *Shed) Error() string { return "shed: " + s.Reason.String() }
+func (s *ShedError) Error() string { return "shed: " + s.Reason.String() }
 
 // Admit says whether a new request is let in to a lane's partition: nil, or a
-// fault with a *Shed as its cause. A zero deadline is none.
+// fault with a *ShedError as its cause. A zero deadline is none.
 func (l *Load) Admit(lane event.Lane, partition int32, deadline time.Time) error {
 	lp := lpOf(lane, partition)
 	var left time.Duration
@@ -161,7 +161,7 @@ func raise(n *atomic.Int64, to int64) {
 
 // refusal says it to a person.
 func refusal(lane event.Lane, s admission.Status, limits admission.Limits, d admission.Decision) *fault.Error {
-	f := fault.Wrap(&Shed{d.Reason}, fault.Overloaded, "")
+	f := fault.Wrap(&ShedError{d.Reason}, fault.Overloaded, "")
 	f.RetryAfter = d.RetryAfter
 	idle := ""
 	if s.Owner != admission.Alive {

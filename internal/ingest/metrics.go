@@ -56,7 +56,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 func (m *metrics) settled(lane event.Lane, replayed bool, err error) {
 	switch {
 	case err != nil:
-		if s, ok := errors.AsType[*Shed](err); ok {
+		if s, ok := errors.AsType[*ShedError](err); ok {
 			m.shed.WithLabelValues(lane.String(), s.Reason.String()).Inc()
 		}
 		m.refuse(err)

@@ -114,7 +114,7 @@ func (c *Cluster) Feed(ctx context.Context, cfg TailConfig, partition int32, fro
 		return err
 	}
 	defer tail.Close()
-	tail.Follow(partition, from)
+	tail.Follow(partition, from) //nolint:contextcheck // a tail has a life of its own, until Close
 	for {
 		chunks, err := tail.Poll(ctx)
 		if err != nil {
@@ -122,7 +122,7 @@ func (c *Cluster) Feed(ctx context.Context, cfg TailConfig, partition int32, fro
 		}
 		for i := range chunks {
 			if gone, ok := errors.AsType[*OutOfRangeError](chunks[i].Err); ok {
-				tail.Follow(partition, gone.Earliest)
+				tail.Follow(partition, gone.Earliest) //nolint:contextcheck // as above
 				continue
 			}
 			if err := chunks[i].Err; err != nil {
