@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -127,6 +128,49 @@ func TestAFileOfJobsGivesALineEach(t *testing.T) {
 	}
 	if !strings.Contains(o.stderr, "40 submitted, 2 failed, in ") {
 		t.Errorf("the summary is %q", o.stderr)
+	}
+}
+
+// crowded is a server whose lanes have room for nothing at the first two tries of
+// each job.
+func crowded(t *testing.T) string {
+	t.Helper()
+	var mu sync.Mutex
+	tries := map[string]int{}
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		key := r.Header.Get("Idempotency-Key")
+		if tries[key]++; tries[key] <= 2 {
+			w.Header().Set("Retry-After-Ms", "20")
+			w.WriteHeader(http.StatusTooManyRequests)
+			_, _ = io.WriteString(w, `{"error":{"message":"the lane batch is full","type":"rate_limit_error","param":null,"code":"overloaded"}}`)
+			return
+		}
+		w.WriteHeader(http.StatusAccepted)
+		_, _ = fmt.Fprintf(w, `{"object":"job","id":"job_%s","status":"queued","links":{"self":"","events":"","cancel":""}}`, key)
+	}))
+	t.Cleanup(srv.Close)
+	return srv.URL
+}
+
+func TestJobsWaitForRoomInAFullLaneAndNoneIsLost(t *testing.T) {
+	t.Parallel()
+	url := crowded(t)
+	o := call{stdin: jobLines(100)}.run(t, "job", "submit", "--server", url, "-f", "-").want(t, exitDone)
+	if n := strings.Count(o.stdout, "queued"); n != 100 || !strings.Contains(o.stderr, "100 submitted, 0 failed") {
+		t.Errorf("%d of 100 lines: %s", n, o.stderr)
+	}
+	if n := strings.Count(o.stderr, "a lane is full; each job waits for room, 30m0s at most"); n != 1 {
+		t.Errorf("it said %d times that it waits: %s", n, o.stderr)
+	}
+	one := call{}.run(t, "job", "submit", "--server", url, "-m", "sim", "hello").want(t, exitDone)
+	if !strings.Contains(one.stderr, "a lane is full") {
+		t.Errorf("one job: %s", one.stderr)
+	}
+	o = call{stdin: jobLines(3)}.run(t, "job", "submit", "--server", url, "--patience", "30ms", "-f", "-").want(t, exitFailed)
+	if n := strings.Count(o.stdout, "the lane batch is full (overloaded); it was not waited for longer than 30ms"); n != 3 {
+		t.Errorf("a bound on the wait: %s", o.stdout)
 	}
 }
 

@@ -39,8 +39,12 @@ type ClientFlags struct {
 	OutputFlags
 }
 
-func (f ClientFlags) client() (*client.Client, error) {
-	c, err := client.New(client.Config{Server: f.Server, Key: f.APIKey, UserAgent: "penstock/" + buildVersion()})
+func (f ClientFlags) client(change ...func(*client.Config)) (*client.Client, error) {
+	cfg := client.Config{Server: f.Server, Key: f.APIKey, UserAgent: "penstock/" + buildVersion()}
+	for _, f := range change {
+		f(&cfg)
+	}
+	c, err := client.New(cfg)
 	if err != nil {
 		return nil, usageError{err}
 	}

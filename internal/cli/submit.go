@@ -12,6 +12,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -28,15 +29,16 @@ const maxLine = 16 << 20
 
 // SubmitCmd submits jobs.
 type SubmitCmd struct {
-	Prompt       []string `arg:"" optional:"" help:"What to ask the model, in place of a file."`
-	Model        string   `short:"m" help:"The model to ask, such as sim."`
-	Lane         string   `enum:",interactive,standard,batch" default:"" help:"The prompt's lane: interactive, standard or batch."`
-	Conversation string   `help:"The prompt's conversation."`
-	File         string   `short:"f" placeholder:"FILE" help:"A file of JSON lines, each the body of a POST /v1/jobs; - is stdin."`
-	Wait         bool     `xor:"until" help:"Wait for each job's end."`
-	Follow       bool     `xor:"until" help:"Write what each job says as it comes, one job after the other."`
-	Concurrency  int      `default:"32" help:"Requests at once."`
-	RunID        string   `name:"run-id" placeholder:"ID" help:"Names this run: the same file sent again under the same id submits nothing twice."`
+	Prompt       []string      `arg:"" optional:"" help:"What to ask the model, in place of a file."`
+	Model        string        `short:"m" help:"The model to ask, such as sim."`
+	Lane         string        `enum:",interactive,standard,batch" default:"" help:"The prompt's lane: interactive, standard or batch."`
+	Conversation string        `help:"The prompt's conversation."`
+	File         string        `short:"f" placeholder:"FILE" help:"A file of JSON lines, each the body of a POST /v1/jobs; - is stdin."`
+	Wait         bool          `xor:"until" help:"Wait for each job's end."`
+	Follow       bool          `xor:"until" help:"Write what each job says as it comes, one job after the other."`
+	Concurrency  int           `default:"32" help:"Requests at once."`
+	Patience     time.Duration `default:"30m" help:"How long a job waits for room, where its lane is full."`
+	RunID        string        `name:"run-id" placeholder:"ID" help:"Names this run: the same file sent again under the same id submits nothing twice."`
 	ClientFlags
 }
 
@@ -64,7 +66,12 @@ func (c *SubmitCmd) Run(ctx context.Context, sys *System) error {
 	if err := c.check(); err != nil {
 		return err
 	}
-	cl, err := c.client()
+	full := make(chan struct{}) // closed when a job waits for room
+	told := func() { close(full) }
+	if c.File == "" || c.Follow { // one goroutine, this one
+		told = func() { c.tellFull(sys) }
+	}
+	cl, err := c.client(func(cfg *client.Config) { cfg.Patience, cfg.Full = c.Patience, sync.OnceFunc(told) })
 	if err != nil {
 		return err
 	}
@@ -96,7 +103,7 @@ func (c *SubmitCmd) Run(ctx context.Context, sys *System) error {
 	if c.Follow {
 		return c.oneByOne(ctx, sys, cl, in)
 	}
-	return c.many(ctx, sys, cl, in, total)
+	return c.many(ctx, sys, cl, input{in, total, full})
 }
 
 func (c *SubmitCmd) check() error {
@@ -189,8 +196,20 @@ func (c *SubmitCmd) oneByOne(ctx context.Context, sys *System, cl *client.Client
 	return err
 }
 
+// tellFull says why nothing goes on.
+func (c *SubmitCmd) tellFull(sys *System) {
+	fmt.Fprintf(sys.Stderr, "penstock: a lane is full; each job waits for room, %s at most (--patience).\n", c.Patience)
+}
+
+// input is a file of jobs.
+type input struct {
+	io.Reader
+	total int64           // bytes; 0: not known
+	full  <-chan struct{} // closed when a job waits for room
+}
+
 // many submits a file's jobs, several at once.
-func (c *SubmitCmd) many(ctx context.Context, sys *System, cl *client.Client, in io.Reader, total int64) error {
+func (c *SubmitCmd) many(ctx context.Context, sys *System, cl *client.Client, in input) error {
 	began := time.Now()
 	lines := make(chan line)
 	results := make(chan result)
@@ -226,12 +245,22 @@ func (c *SubmitCmd) many(ctx context.Context, sys *System, cl *client.Client, in
 		ended <- work.Wait()
 		close(results)
 	}()
-	p := newProgress(sys.Stderr, total)
+	p := newProgress(sys.Stderr, in.total)
 	var writeErr error
-	for r := range results {
-		p.clear()
-		writeErr = errors.Join(writeErr, c.write(sys.Stdout, &r))
-		p.add(r.line.size, r.failed())
+	for more := true; more; {
+		select {
+		case r, ok := <-results:
+			if more = ok; !more {
+				break
+			}
+			p.clear()
+			writeErr = errors.Join(writeErr, c.write(sys.Stdout, &r))
+			p.add(r.line.size, r.failed())
+		case <-in.full:
+			in.full = nil
+			p.clear()
+			c.tellFull(sys)
+		}
 	}
 	p.clear()
 	err := errors.Join(<-ended, writeErr)

@@ -66,6 +66,11 @@ type Config struct {
 	Backoff   time.Duration // before the second try; doubles; default 250 ms
 	Silence   time.Duration // after which a stream is held for cut; default 45 s
 	UserAgent string        // default "penstock"
+	// Patience is how long, in all, one request waits for a server that has no
+	// room for it (fault overloaded); such waits are no tries. 0: as any other
+	// refusal.
+	Patience time.Duration
+	Full     func() // told of each such wait; nil tells nobody
 }
 
 // Client speaks to one server. Its methods may be called from many goroutines.
@@ -203,15 +208,36 @@ type request struct {
 
 // ask sends a request and reads the whole answer.
 func (c *Client) ask(ctx context.Context, r request) (jsontext.Value, error) {
-	for try := 1; ; try++ {
+	waited := time.Duration(0) // for room
+	for try := 1; ; {
 		raw, err := c.askOnce(ctx, r)
-		if err == nil || try >= c.cfg.Tries || !c.again(err) || ctx.Err() != nil {
+		if err == nil || !c.again(err) || ctx.Err() != nil {
 			return raw, err
 		}
-		if err := pause(ctx, c.delay(err, try)); err != nil {
+		d := c.delay(err, try)
+		switch {
+		case c.cfg.Patience > 0 && full(err):
+			if waited += d; waited > c.cfg.Patience {
+				return nil, fmt.Errorf("%w; it was not waited for longer than %s", err, c.cfg.Patience)
+			}
+			if c.cfg.Full != nil {
+				c.cfg.Full()
+			}
+		case try >= c.cfg.Tries:
+			return nil, err
+		default:
+			try++
+		}
+		if err := pause(ctx, d); err != nil {
 			return nil, err
 		}
 	}
+}
+
+// full tells whether the server has no room.
+func full(err error) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && e.Status == http.StatusTooManyRequests && e.Fault.Code == fault.Overloaded
 }
 
 func (c *Client) askOnce(ctx context.Context, r request) (jsontext.Value, error) {
