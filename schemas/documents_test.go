@@ -215,7 +215,7 @@ func TestTheOpenAPIHasEveryPath(t *testing.T) {
 	paths := docs[schemas.BaseURL+"openapi.yaml"].(map[string]any)["paths"].(map[string]any)
 	want := []string{
 		"/health", "/livez", "/metrics", "/readyz", "/v1/jobs", "/v1/jobs/{id}", "/v1/jobs/{id}/events",
-		"/v1/topics/tokens/partitions/{p}/events",
+		"/v1/load", "/v1/topics/tokens/partitions/{p}/events",
 	}
 	if got := slices.Sorted(maps.Keys(paths)); !slices.Equal(got, want) {
 		t.Errorf("got %v\nwant %v", got, want)
