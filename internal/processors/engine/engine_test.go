@@ -392,3 +392,23 @@ func TestADrainStartsNothingAndEndsWhatRuns(t *testing.T) {
 		t.Errorf("a LP that was never ours: %+v", r)
 	}
 }
+
+func TestThePulseTellsWhatWaitsForACallFromWhatWaitsForItsOwn(t *testing.T) {
+	e, lps, now := owned(t, 1, Config{MaxInFlight: 2, MaxWindow: 6})
+	in := asked(lps[0], 0, 9)
+	for _, i := range []int{0, 1, 2} { // one after the other
+		in.Requests[i].Head.Conversation = "c"
+	}
+	e.Step(*now, in)
+	l := e.lanes[lps[0]]
+	// Two run (0 and 3), two wait for the first of their conversation, two are
+	// ready, and three found no room in the window.
+	got := e.pulseOf(l).Data
+	if got.Consumed != 9 || got.InFlight != 9 || got.Running != 2 || got.Waiting != 5 {
+		t.Errorf("%+v", got)
+	}
+	finish(e, *now, lps[0], 3)
+	if got = e.pulseOf(l).Data; got.InFlight != 8 || got.Running != 2 || got.Waiting != 4 {
+		t.Errorf("after one is done: %+v", got)
+	}
+}
