@@ -142,9 +142,14 @@ func (b *Board) urgency(v *View) map[string][]float64 {
 		if all[owner] == nil {
 			all[owner] = make([]float64, len(b.cfg.Lanes))
 		}
-		if s.Rate > 0 {
-			all[owner][lane] = max(all[owner][lane], b.waitPressure(lane, s))
+		if s.Rate == 0 {
+			continue
 		}
+		p := b.waitPressure(lane, s)
+		if b.queues[i].shedding && b.queues[i].reason == Wait && p >= low {
+			p = max(p, high) // a request between two views saw it cross
+		}
+		all[owner][lane] = max(all[owner][lane], p)
 	}
 	return all
 }

@@ -113,8 +113,8 @@ func TestUrgency(t *testing.T) {
 				w.ask(LP{lane, 0}, n)
 			}
 			for lane := range 2 {
-				if w.view.Status(LP{lane, 0}).Reason != Wait || w.view.Status(LP{lane, 0}).Rate == 0 {
-					continue
+				if s := w.view.Status(LP{lane, 0}); s.Reason != Wait || s.Rate == 0 || s.Wait.Seconds() < low*budgets()[lane].Wait.Seconds() {
+					continue // its number alone keeps it shut, or nothing is known
 				}
 				for less := lane + 1; less < 3; less++ {
 					for p := range 2 {
