@@ -64,7 +64,7 @@ func (b Backoff) Wait(try int, asked time.Duration, random float64) (wait time.D
 	}
 	window := b.Cap
 	const doublings = 30 // and no overflow
-	if n := try - 1; n < doublings && b.Base<<n>>n == b.Base {
+	if n := max(try, 1) - 1; n < doublings && b.Base<<n>>n == b.Base {
 		window = min(window, b.Base<<n)
 	}
 	return min(asked+time.Duration(random*float64(window)), b.Cap), true
