@@ -139,8 +139,10 @@ func (a *App) build(p *parts) error {
 		limit := a.limits()
 		p.processor, err = processors.New(processors.Config{
 			Names: names, Owner: a.owner, Lanes: a.cfg.Lanes,
-			Engine:        engine.Config{MaxInFlight: a.cfg.MaxInFlight},
-			Grace:         a.cfg.Grace - a.listenerGrace(),
+			Engine:     engine.Config{MaxInFlight: a.cfg.MaxInFlight},
+			Grace:      a.cfg.Grace - a.listenerGrace(),
+			FirstToken: a.cfg.FirstToken, NextToken: a.cfg.NextToken,
+			Retry:         engine.Backoff{Tries: a.cfg.Tries},
 			MaxTokenBytes: limit(names.Tokens()), MaxJobBytes: limit(names.Jobs()), MaxDeadBytes: limit(names.Dead()),
 		}, p.cluster, a.calls.Models(a.models), a.log, a.metrics)
 		if err != nil {
@@ -170,14 +172,6 @@ func (a *App) buildServing(p *parts, names topics.Names) error {
 		return fmt.Errorf("make the producer of requests: %w", err)
 	}
 	p.positions = ingest.NewPositions(p.cluster, names.Tokens(), a.log)
-	p.ingest, err = ingest.New(ingest.Config{
-		Producer: p.producer, Names: names, Partitions: a.cfg.Topics.Partitions,
-		Keys: p.pool, Models: known{a.models}, Cursors: p.positions, MaxRecordBytes: limit,
-		Log: a.log, Registry: a.metrics,
-	})
-	if err != nil {
-		return fmt.Errorf("make the intake: %w", err)
-	}
 	rows := projections.NewStore(p.pool, p.cluster, projections.Topics(names), a.log)
 	p.gateway = gateway.New(gateway.Config{
 		Cluster: p.cluster, Names: names, Partitions: a.cfg.Topics.Partitions,
@@ -186,7 +180,26 @@ func (a *App) buildServing(p *parts, names topics.Names) error {
 	p.questions = projections.NewAPI(projections.APIConfig{
 		Rows: rows, Log: p.gateway.Lookup(), Partitions: a.cfg.Topics.Partitions,
 	})
+	p.ingest, err = ingest.New(ingest.Config{
+		Producer: p.producer, Names: names, Partitions: a.cfg.Topics.Partitions,
+		Keys: p.pool, Models: known{a.models}, Cursors: p.positions, Jobs: jobs{p.questions, p.gateway.Lookup()}, MaxRecordBytes: limit,
+		Log: a.log, Registry: a.metrics,
+	})
+	if err != nil {
+		return fmt.Errorf("make the intake: %w", err)
+	}
 	return nil
+}
+
+// jobs finds jobs for ingest, which cancels them.
+type jobs struct {
+	*projections.API
+	lookup *gateway.Lookup
+}
+
+// Partition implements ingest.Jobs.
+func (j jobs) Partition(ctx context.Context, tenant, id string, named *int32) (int32, error) {
+	return j.lookup.Partition(ctx, tenant, id, named) //nolint:wrapcheck // a fault already
 }
 
 // limits gives the largest record of each topic, in bytes.

@@ -11,8 +11,11 @@ import (
 
 const statusAccepted = http.StatusAccepted
 
-// Routes adds POST /v1/jobs.
-func (s *Service) Routes(r chi.Router) { r.Post("/v1/jobs", s.create) }
+// Routes adds POST /v1/jobs and POST /v1/jobs/{id}/cancel.
+func (s *Service) Routes(r chi.Router) {
+	r.Post("/v1/jobs", s.create)
+	r.Post("/v1/jobs/{id}/cancel", s.serveCancel)
+}
 
 func (s *Service) create(w http.ResponseWriter, r *http.Request) {
 	a, err := s.read(r)

@@ -85,6 +85,13 @@ func (a *API) list(w http.ResponseWriter, r *http.Request) {
 	api.WriteJSON(w, r, http.StatusOK, api.NewList(page.Jobs, page.More, func(j **job.Resource) string { return (*j).ID }))
 }
 
+// Job gives a job as it stands: as the table has it, and as the log has it where
+// the table is behind or away. partition is that of an outside job whose caller
+// names it; nil else.
+func (a *API) Job(ctx context.Context, tenant, id string, partition *int32) (*job.Resource, error) {
+	return a.answer(ctx, question{tenant: tenant, id: id, partition: partition})
+}
+
 // question is what GET /v1/jobs/{id} asks.
 type question struct {
 	tenant, id string
