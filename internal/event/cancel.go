@@ -1,10 +1,6 @@
 package event
 
-import (
-	"time"
-
-	"github.com/go-json-experiment/json"
-)
+import "github.com/go-json-experiment/json"
 
 // cancelWire is a cancel as any producer may write it: only job is required,
 // and null is as good as absent.
@@ -64,7 +60,7 @@ type Cancelled struct {
 // Retrying is the data of job.retrying: why an attempt failed, and when the
 // next one begins.
 type Retrying struct {
-	Code    string    `json:"code"`
-	Message string    `json:"message"`
-	RetryAt time.Time `json:"retry_at,format:'2006-01-02T15:04:05.000Z07:00'"`
+	Code    string `json:"code"`
+	Message string `json:"message"`
+	RetryAt string `json:"retry_at"` // in TimeLayout
 }

@@ -87,6 +87,6 @@ func (p *Processor) retryOf(o *output, s engine.Start, err error) *engine.Retry 
 	}
 	p.metrics.retries.WithLabelValues(s.Lane.String(), string(f.Code)).Inc()
 	return &engine.Retry{At: at, Again: o.abandon(), Fact: event.Encode(event.Retrying{
-		Code: string(f.Code), Message: shortened(f.Message), RetryAt: at.UTC(),
+		Code: string(f.Code), Message: shortened(f.Message), RetryAt: at.UTC().Format(event.TimeLayout),
 	})}
 }
