@@ -132,6 +132,15 @@ func (c *Client) Get(ctx context.Context, id string, wait time.Duration) (*Job, 
 	return decodeJob(raw)
 }
 
+// Cancel asks for a job to be stopped, and returns it as it stood.
+func (c *Client) Cancel(ctx context.Context, id string) (*Job, error) {
+	raw, err := c.ask(ctx, request{method: http.MethodPost, path: jobPath(id) + "/cancel"})
+	if err != nil {
+		return nil, err
+	}
+	return decodeJob(raw)
+}
+
 // maxWait is the longest wait that one request may ask for.
 const maxWait = 60 * time.Second
 
