@@ -28,7 +28,7 @@ func (f fakeJobs) Job(_ context.Context, tenant, id string, _ *int32) (*job.Reso
 	return nil, fault.New(fault.NotFound, "there is no job %s", id)
 }
 
-func (f fakeJobs) Partition(_ context.Context, _, id string, named *int32) (int32, error) {
+func (fakeJobs) Partition(_ context.Context, _, id string, named *int32) (int32, error) {
 	if named != nil {
 		return *named, nil
 	}

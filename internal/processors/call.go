@@ -36,7 +36,7 @@ func (p *Processor) call(ctx context.Context, g *gate, s engine.Start) {
 	transcript, err := p.recall(g.ctx, s)
 	if err != nil {
 		if g.ctx.Err() == nil { // the log cannot be read as it should: what we believe of the lane is in doubt
-			p.log.Error("a job's output could not be read from the log", "job", s.Request.Head.Job, "error", err)
+			p.log.ErrorContext(ctx, "a job's output could not be read from the log", "job", s.Request.Head.Job, "error", err)
 			p.box.post(engine.WriteFailed{LP: s.LP, Gen: s.Gen})
 		}
 		return

@@ -6,8 +6,8 @@
 // waits for Kafka or a model. Around it: one goroutine each that polls the
 // group, the token topic, the control topic and the pulses, one that sends
 // heartbeats, one that commits, one that measures the lag, and one a call
-// (engine.Config.MaxInFlight at most, and MaxEndings that end what was cancelled while it waited). They tell
-// the loop through a mailbox.
+// (engine.Config.MaxInFlight at most, and MaxEndings that end what was cancelled
+// while it waited). They tell the loop through a mailbox.
 //
 // Retries have one owner, this package: a call that failed before it said
 // anything, with a fault that says that a retry may help, is made again.

@@ -96,9 +96,9 @@ func (a *API) Job(ctx context.Context, tenant, id string, partition *int32) (*jo
 	if q.partition == nil && res.Request != nil {
 		q.partition = &res.Request.Partition
 	}
-	told, err := a.ask(ctx, q)
-	if err != nil || told.Tenant != tenant {
-		return res, nil // the log is away, or has let go of it
+	told, logErr := a.ask(ctx, q)
+	if logErr != nil || told.Tenant != tenant {
+		told = nil // the log is away, or has let go of it
 	}
 	return a.further(ctx, q, res, told), nil
 }

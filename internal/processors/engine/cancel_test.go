@@ -10,8 +10,8 @@ import (
 	"github.com/penstock-io/penstock/internal/event"
 )
 
-func cancelOf(partition int32, from int64, at time.Time, jobs ...string) Cancels {
-	in := Cancels{Partition: partition, From: from, Next: from + int64(len(jobs))}
+func cancelOf(from int64, at time.Time, jobs ...string) Cancels {
+	in := Cancels{From: from, Next: from + int64(len(jobs))}
 	for _, id := range jobs {
 		in.Cancels = append(in.Cancels, Cancel{Tenant: "t", Job: id, Time: at})
 	}
@@ -25,14 +25,14 @@ func TestACancelEndsWhatWaitsInTheSameStepThoughNoSlotIsFree(t *testing.T) {
 	e, lps, now := owned(t, 1, Config{MaxInFlight: 1})
 	lp := lps[0]
 	e.Step(*now, asked(lp, 0, 4))
-	starts := only[Start](e.Step(*now, cancelOf(0, 0, *now, "j1", "j3", "j1")))
+	starts := only[Start](e.Step(*now, cancelOf(0, *now, "j1", "j3", "j1")))
 	if len(starts) != 2 || !starts[0].Cancelled || starts[0].Request.Offset != 1 || starts[1].Request.Offset != 3 || e.inFlight != 1 {
 		t.Fatalf("%+v, %d in flight", starts, e.inFlight)
 	}
-	if again := e.Step(*now, cancelOf(0, 3, *now, "j1")); len(only[Start](again))+len(only[Stop](again)) != 0 {
+	if again := e.Step(*now, cancelOf(3, *now, "j1")); len(only[Start](again))+len(only[Stop](again)) != 0 {
 		t.Errorf("a second cancel did something: %v", again)
 	}
-	if stop := only[Stop](e.Step(*now, cancelOf(0, 4, *now, "j0"))); len(stop) != 1 || stop[0].Offset != 0 {
+	if stop := only[Stop](e.Step(*now, cancelOf(4, *now, "j0"))); len(stop) != 1 || stop[0].Offset != 0 {
 		t.Fatalf("what runs was not broken off: %v", stop)
 	}
 	gen := e.lanes[lp].gen
@@ -52,7 +52,7 @@ func TestACancelEndsWhatWaitsInTheSameStepThoughNoSlotIsFree(t *testing.T) {
 		t.Errorf("cancels of jobs that are done are remembered: %+v", s)
 	}
 	// A cancel after the end is not remembered either.
-	if e.Step(*now, cancelOf(0, 5, *now, "j0")); e.Stats().Cancels != 0 {
+	if e.Step(*now, cancelOf(5, *now, "j0")); e.Stats().Cancels != 0 {
 		t.Error("the cancel of a job that has ended is remembered")
 	}
 }
@@ -68,7 +68,7 @@ func TestACancelledJobLeavesTheOrderOfItsKeyToTheOthers(t *testing.T) {
 		t.Fatalf("%v", got)
 	}
 	gen := e.lanes[lp].gen
-	if got := only[Start](e.Step(*now, cancelOf(0, 0, *now, "j1", "j2"))); len(got) != 2 {
+	if got := only[Start](e.Step(*now, cancelOf(0, *now, "j1", "j2"))); len(got) != 2 {
 		t.Fatalf("%v", got)
 	}
 	end := func(o int64, cancelled bool) []Start {
@@ -101,13 +101,13 @@ func TestNothingIsStartedBeforeTheCancelsWereRead(t *testing.T) {
 	if got := only[Start](e.Step(now, asked(lp, 0, 2))); len(got) != 0 {
 		t.Fatalf("started before the cancels were read: %v", got)
 	}
-	if got := only[Start](e.Step(now, cancelOf(0, 5, now, "j0", "x", "y"))); len(got) != 0 {
+	if got := only[Start](e.Step(now, cancelOf(5, now, "j0", "x", "y"))); len(got) != 0 {
 		t.Fatalf("started before the cancels were read to their end: %v", got)
 	}
 	if got := only[FollowControl](e.Step(now, ControlGone{Partition: 0, Earliest: 8})); len(got) != 1 || got[0].From != 8 {
 		t.Errorf("%v", got)
 	}
-	starts := only[Start](e.Step(now, cancelOf(0, 8, now, "z")))
+	starts := only[Start](e.Step(now, cancelOf(8, now, "z")))
 	if len(starts) != 2 || !starts[0].Cancelled || starts[0].Request.Offset != 0 || starts[1].Cancelled {
 		t.Fatalf("%+v", starts)
 	}
@@ -128,7 +128,7 @@ func TestCancelsAreRememberedWithinABoundAndForTheirOwnJobAlone(t *testing.T) {
 	e, lps, now := owned(t, 1, Config{MaxCancels: 3, CancelAhead: time.Minute})
 	lp := lps[0]
 	for i := range 5 {
-		e.Step(*now, cancelOf(0, int64(i), *now, "j"+strconv.Itoa(i)))
+		e.Step(*now, cancelOf(int64(i), *now, "j"+strconv.Itoa(i)))
 	}
 	if s := e.Stats(); s.Cancels != 3 || s.CancelsForgotten != 2 {
 		t.Fatalf("%+v", s)
