@@ -15,8 +15,10 @@ import (
 
 	"github.com/penstock-io/penstock/internal/api"
 	"github.com/penstock-io/penstock/internal/event"
+	"github.com/penstock-io/penstock/internal/fault"
 	"github.com/penstock-io/penstock/internal/gateway"
 	"github.com/penstock-io/penstock/internal/ingest"
+	"github.com/penstock-io/penstock/internal/job"
 	"github.com/penstock-io/penstock/internal/kafka"
 	"github.com/penstock-io/penstock/internal/postgres"
 	"github.com/penstock-io/penstock/internal/processors"
@@ -182,7 +184,7 @@ func (a *App) buildServing(p *parts, names topics.Names) error {
 	})
 	p.ingest, err = ingest.New(ingest.Config{
 		Producer: p.producer, Names: names, Partitions: a.cfg.Topics.Partitions,
-		Keys: p.pool, Models: known{a.models}, Cursors: p.positions, Jobs: jobs{p.questions, p.gateway.Lookup()}, MaxRecordBytes: limit,
+		Keys: p.pool, Models: known{a.models}, Cursors: p.positions, Jobs: jobs{p.questions, p.gateway.Lookup(), p.cluster}, MaxRecordBytes: limit,
 		Log: a.log, Registry: a.metrics,
 	})
 	if err != nil {
@@ -191,10 +193,28 @@ func (a *App) buildServing(p *parts, names topics.Names) error {
 	return nil
 }
 
-// jobs finds jobs for ingest, which cancels them.
+// jobs finds jobs for ingest, which cancels and retries them.
 type jobs struct {
 	*projections.API
-	lookup *gateway.Lookup
+	lookup  *gateway.Lookup
+	cluster *kafka.Cluster
+}
+
+// requestPatience is how long Kafka gets to give a job's request.
+const requestPatience = 5 * time.Second
+
+// Request implements ingest.Jobs.
+func (j jobs) Request(ctx context.Context, at job.Position) (event.Record, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestPatience)
+	defer cancel()
+	got, err := j.cluster.Fetch(ctx, kafka.TopicPartition{Topic: at.Topic, Partition: at.Partition}, at.Offset, 1, 0) // a broker always gives one batch
+	switch {
+	case errors.Is(err, kafka.ErrOutOfRange), err == nil && (len(got.Records) == 0 || got.Records[0].Offset != at.Offset):
+		return event.Record{}, fault.New(fault.NotFound, "the job's request is not in the log any more: submit it anew")
+	case err != nil:
+		return event.Record{}, fault.Wrap(err, fault.Unavailable, "the log cannot be read now: try again soon")
+	}
+	return got.Records[0], nil
 }
 
 // Partition implements ingest.Jobs.

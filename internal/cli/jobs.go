@@ -18,6 +18,7 @@ type JobCmd struct {
 	Get    JobGetCmd    `cmd:"" help:"Show a job."`
 	Tail   JobTailCmd   `cmd:"" help:"Follow what a job says."`
 	Cancel JobCancelCmd `cmd:"" help:"Stop jobs."`
+	Retry  JobRetryCmd  `cmd:"" help:"Submit a job's request once more, as a new job."`
 }
 
 // JobListCmd lists jobs.

@@ -22,6 +22,9 @@ type Jobs interface {
 	Job(ctx context.Context, tenant, id string, partition *int32) (*job.Resource, error)
 	// Partition tells on which partition number a job's request lies.
 	Partition(ctx context.Context, tenant, id string, partition *int32) (int32, error)
+	// Request reads a job's request from the log, or gives fault.NotFound where
+	// it is kept no more.
+	Request(ctx context.Context, at job.Position) (event.Record, error)
 }
 
 // Cancel asks for a job to be stopped, and returns once Kafka has that. Twice is
@@ -37,14 +40,8 @@ func (s *Service) Cancel(ctx context.Context, tenant, id string, partition *int3
 // cancel is Cancel with the job as it stood before; asked is false where it had
 // ended.
 func (s *Service) cancel(ctx context.Context, tenant, id string, partition *int32) (res *job.Resource, asked bool, err error) {
-	if s.cfg.Jobs == nil {
-		return nil, false, fault.New(fault.Unavailable, "this process cannot find jobs, and so it cannot cancel one")
-	}
-	if !event.ValidID(id) {
-		return nil, false, fault.New(fault.NotFound, "there is no job %.140q: it may be misspelt, or another tenant's", id)
-	}
-	if res, err = s.cfg.Jobs.Job(ctx, tenant, id, partition); err != nil {
-		return nil, false, err //nolint:wrapcheck // a fault already
+	if res, err = s.find(ctx, tenant, id, partition); err != nil {
+		return nil, false, err
 	}
 	if res.Status.Ended() {
 		return res, false, nil
@@ -56,6 +53,17 @@ func (s *Service) cancel(ctx context.Context, tenant, id string, partition *int3
 		return nil, false, err //nolint:wrapcheck // a fault already
 	}
 	return res, true, s.writeCancel(ctx, res, tenant, at)
+}
+
+// find gives a tenant's job as it stands.
+func (s *Service) find(ctx context.Context, tenant, id string, partition *int32) (*job.Resource, error) {
+	if s.cfg.Jobs == nil {
+		return nil, fault.New(fault.Unavailable, "this process cannot find jobs that are there already")
+	}
+	if !event.ValidID(id) {
+		return nil, fault.New(fault.NotFound, "there is no job %.140q: it may be misspelt, or another tenant's", id)
+	}
+	return s.cfg.Jobs.Job(ctx, tenant, id, partition) //nolint:wrapcheck // a fault already
 }
 
 func (s *Service) writeCancel(ctx context.Context, res *job.Resource, tenant string, partition int32) error {

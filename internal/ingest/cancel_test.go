@@ -38,6 +38,19 @@ func (fakeJobs) Partition(_ context.Context, _, id string, named *int32) (int32,
 	return 11, nil
 }
 
+func (fakeJobs) Request(_ context.Context, at job.Position) (event.Record, error) {
+	switch at.Offset {
+	case 1:
+		return event.Record{Value: []byte(`{"job":"asked","conversation":"c","data":{"body":{"model":"sim","x":1},"deadline":"2999-01-01T00:00:00Z","metadata":{"k":"v"}}}`)}, nil
+	case 2:
+		return event.Record{Value: []byte(`{"job":"late","data":{"body":{"model":"sim"},"deadline":"2020-01-01T00:00:00Z"}}`)}, nil
+	case 3:
+		return event.Record{Value: []byte(`{"job":"another","data":{"body":{"model":"sim"}}}`)}, nil
+	default:
+		return event.Record{}, fault.New(fault.NotFound, "gone")
+	}
+}
+
 func knownJobs() fakeJobs {
 	return fakeJobs{
 		"default/waits":   {Object: "job", ID: "waits", Status: job.Queued, Tenant: "default", Request: &job.Position{Partition: 3}},
@@ -47,6 +60,10 @@ func knownJobs() fakeJobs {
 		"default/ended":   {Object: "job", ID: "ended", Status: job.Completed},
 		"acme/another's":  {Object: "job", ID: "another's", Status: job.Running},
 		"acme/theirs":     {Object: "job", ID: "theirs", Status: job.Running},
+		"default/asked":   {Object: "job", ID: "asked", Status: job.Failed, Lane: event.Batch, Request: &job.Position{Offset: 1}},
+		"default/late":    {Object: "job", ID: "late", Status: job.Cancelled, Lane: event.Interactive, Request: &job.Position{Offset: 2}},
+		"default/swapped": {Object: "job", ID: "swapped", Status: job.Failed, Request: &job.Position{Offset: 3}},
+		"default/gone":    {Object: "job", ID: "gone", Status: job.Failed, Request: &job.Position{Offset: 4}},
 		"default/stopped": {Object: "job", ID: "stopped", Status: job.Cancelled},
 	}
 }
@@ -154,5 +171,52 @@ func TestCancelOverHTTP(t *testing.T) {
 	h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/v1/jobs/waits/cancel", nil))
 	if w.Code != http.StatusMethodNotAllowed || w.Header().Get("Allow") != "POST" {
 		t.Errorf("%d, Allow %q", w.Code, w.Header().Get("Allow"))
+	}
+}
+
+func TestRetryOverHTTP(t *testing.T) {
+	log := &fakeLog{}
+	h := handler(newService(t, Config{Producer: log, Jobs: knownJobs()}))
+	post := func(path string) (*httptest.ResponseRecorder, answered) {
+		t.Helper()
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/v1/jobs/"+path, nil))
+		var a answered
+		if w.Code >= http.StatusBadRequest {
+			if err := json.Unmarshal(w.Body.Bytes(), &a); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return w, a
+	}
+	for _, id := range []string{"asked", "late"} {
+		w, _ := post(id + "/retry")
+		var res job.Resource
+		if err := json.Unmarshal(w.Body.Bytes(), &res); err != nil || w.Code != http.StatusAccepted || res.ID == id || w.Header().Get("Location") != "/v1/jobs/"+res.ID {
+			t.Fatalf("%d %s: %v", w.Code, w.Body, err)
+		}
+	}
+	for i, want := range []struct {
+		topic, conversation, body string
+		deadline                  bool
+		pairs                     int
+	}{{"p.requests.batch", "c", `{"model":"sim","x":1}`, true, 1}, {"p.requests.interactive", "", `{"model":"sim"}`, false, 0}} {
+		rec := log.records()[i]
+		head, req, err := event.DecodeRequest(&rec)
+		if err != nil || rec.Topic != want.topic || head.Conversation != want.conversation || string(req.Body) != want.body ||
+			req.Deadline.IsZero() == want.deadline || len(req.Metadata) != want.pairs {
+			t.Errorf("%s %+v %+v %v, want %+v", rec.Topic, head, req, err, want)
+		}
+	}
+	for path, code := range map[string]fault.Code{
+		"nobody/retry": fault.NotFound, "waits/retry": fault.InvalidRequest, "ended/retry": fault.NotFound, "gone/retry": fault.NotFound,
+		"swapped/retry": fault.NotFound, "asked/retry?x=1": fault.InvalidRequest,
+	} {
+		if w, a := post(path); a.Error.Code != code {
+			t.Errorf("%s: %d %s", path, w.Code, w.Body)
+		}
+	}
+	if n := len(log.records()); n != 2 {
+		t.Errorf("%d requests were written", n)
 	}
 }

@@ -68,7 +68,7 @@ type Config struct {
 	Keys    Database                    // idempotency keys; nil refuses requests that have one
 	Models  Models                      // nil leaves it to the processors, who fail such a job
 	Cursors Cursors                     // nil leaves the cursor out of receipts
-	Jobs    Jobs                        // finds what is to be cancelled; nil cancels nothing
+	Jobs    Jobs                        // finds what is to be cancelled or retried; nil: neither
 	Admit   func(lane event.Lane) error // asked before a new job is written; nil lets all in
 
 	// MaxRecordBytes bounds a record on a request topic, its key and headers

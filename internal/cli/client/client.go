@@ -141,6 +141,16 @@ func (c *Client) Cancel(ctx context.Context, id string) (*Job, error) {
 	return decodeJob(raw)
 }
 
+// Retry submits the request of a job that has ended once more, as a new job, and
+// returns that. key makes it the same job however often it is sent.
+func (c *Client) Retry(ctx context.Context, id, key string) (*Job, error) {
+	raw, err := c.ask(ctx, request{method: http.MethodPost, path: jobPath(id) + "/retry", key: key})
+	if err != nil {
+		return nil, err
+	}
+	return decodeJob(raw)
+}
+
 // maxWait is the longest wait that one request may ask for.
 const maxWait = 60 * time.Second
 
