@@ -58,9 +58,17 @@ func finishes(yield func(llm.Chunk, error) bool) {
 func (w *world) cancel(id string) {
 	w.t.Helper()
 	w.raw(event.Record{
-		Topic: w.names.Control(), Partition: job.Partition(id, w.partitions), Key: []byte(id),
+		Topic: w.names.Control(), Partition: w.partitionOf(id), Key: []byte(id),
 		Value: []byte(`{"job":"` + id + `"}`),
 	})
+}
+
+// partitionOf is where a job lies whose key is its id, or whose id was minted.
+func (w *world) partitionOf(id string) int32 {
+	if m, ok := job.ParseID(id); ok {
+		return m.Partition
+	}
+	return job.Partition(id, w.partitions)
 }
 
 const long = "sim:tokens=4000,ttft=0s,gap=50ms" // three minutes, which nobody waits for
@@ -114,15 +122,10 @@ func TestACancelEndsWhatWaitsWithoutTheModel(t *testing.T) {
 	first := w.request(event.Standard, "scripted/m", conversation)
 	behind := w.request(event.Standard, "scripted/m", conversation)
 	last := w.request(event.Standard, "scripted/m", conversation)
-	alone := w.request(event.Standard, "scripted/m", "")
 	w.outputsUntil(func(o *told) bool { return o.NextSeq > 0 }, first) // it holds the only slot
-	for _, id := range []string{behind, alone} {
-		key := id
-		if id == behind {
-			key = conversation
-		}
-		w.raw(event.Record{Topic: w.names.Control(), Partition: job.Partition(key, w.partitions), Value: []byte(`{"job":"` + id + `"}`)})
-	}
+	alone := w.request(event.Standard, "scripted/m", "")
+	w.cancel(behind)
+	w.cancel(alone)
 	got := w.outputs(behind, alone)
 	for id, o := range got {
 		if o.End != event.OutputCancelled || len(o.all) != 1 || len(s.called(id)) != 0 {

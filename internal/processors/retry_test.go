@@ -9,7 +9,6 @@ import (
 
 	"github.com/penstock-io/penstock/internal/event"
 	"github.com/penstock-io/penstock/internal/fault"
-	"github.com/penstock-io/penstock/internal/job"
 	"github.com/penstock-io/penstock/internal/kafka"
 	"github.com/penstock-io/penstock/internal/llm"
 	"github.com/penstock-io/penstock/internal/processors/engine"
@@ -29,7 +28,7 @@ func hurried(c *Config) {
 func (w *world) retryings(id string) (out []event.Retrying, attempts []int) {
 	w.t.Helper()
 	w.facts(id)
-	tp := kafka.TopicPartition{Topic: w.names.Jobs(), Partition: job.Partition(id, w.partitions)}
+	tp := kafka.TopicPartition{Topic: w.names.Jobs(), Partition: w.partitionOf(id)}
 	end, err := w.cluster.Offset(w.t.Context(), tp, kafka.End())
 	if err != nil {
 		w.t.Fatal(err)
