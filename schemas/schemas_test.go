@@ -177,6 +177,44 @@ func FuzzSchemaAgrees(f *testing.F) {
 	})
 }
 
+// FuzzCancelSchemaAgrees holds the schema of a cancel and its decoder to one answer.
+func FuzzCancelSchemaAgrees(f *testing.F) {
+	for _, c := range cancels {
+		f.Add([]byte(c))
+	}
+	for _, r := range requests {
+		f.Add([]byte(r))
+	}
+	f.Add(goldenFiles(f)["events/job.cancel_requested.v1.json"])
+	s := compile(f, "events/job.cancel_requested.v1.json")
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		doc, parseErr := schemas.Parse(raw)
+		_, decodeErr := event.DecodeCancel(&event.Record{Value: raw})
+		if _, bad := errors.AsType[*event.Invalid](decodeErr); decodeErr != nil && !bad && !errors.Is(decodeErr, event.ErrSkip) {
+			t.Fatalf("%q: an error of a kind that is not promised: %v", raw, decodeErr)
+		}
+		if parseErr != nil {
+			if decodeErr == nil || errors.Is(decodeErr, event.ErrSkip) {
+				t.Fatalf("%q is not JSON (%v), and the decoder says %v", raw, parseErr, decodeErr)
+			}
+			return
+		}
+		if err := s.Validate(doc); (err == nil) != (decodeErr == nil) {
+			t.Fatalf("%q\nschema:  %v\ndecoder: %v", raw, err, decodeErr)
+		}
+	})
+}
+
+// cancels are documents on both sides of the line between good and bad.
+var cancels = []string{
+	`{"job":"a"}`, `{"type":"job.cancel_requested","job":"a"}`, `{"type":null,"v":null,"time":null,"tenant":null,"job":"a","conversation":null,"batch":null,"data":null}`,
+	`{"job":"a","conversation":"","batch":"","data":{"why":1},"unknown":[]}`, `{"job":"a","v":1.0}`, `{"job":"a","v":2}`, `{"job":"a","v":0}`, `{"job":"a","v":"1"}`,
+	`{"type":"job.requested","job":"a"}`, `{"type":"later","data":7}`, `{"type":7,"job":"a"}`, `{}`, `[]`, `null`, `{"job":null}`, `{"job":""}`, `{"job":"a b"}`, `{"job":7}`,
+	`{"job":"job_06f3k2m8q0000000000000000000000a"}`, `{"job":"job_1"}`, `{"job":"resp_1"}`, `{"job":"a","tenant":"A"}`, `{"job":"a","tenant":"acme"}`,
+	`{"job":"a","conversation":"-"}`, `{"job":"a","batch":7}`, `{"job":"a","data":[]}`, `{"job":"a","data":"x"}`, `{"job":"a","data":7}`, `{"job":"a","time":"now"}`,
+	`{"job":"a","time":"2026-11-22T15:04:05Z"}`, `{"job":"a","job":"b"}`, `{"Job":"a"}`, `{"job":"a"} {}`, "{\"job\":\"\xff\"}", ``, `{`,
+}
+
 func TestTheRequestsAreOnBothSides(t *testing.T) {
 	s, good := compile(t, "events/job.requested.v1.json"), 0
 	for _, r := range requests {

@@ -76,6 +76,9 @@ type Config struct {
 	Budgets map[event.Lane]admission.Limits
 
 	MaxInFlight int           // calls of models at once; default the engine's, 1,024
+	FirstToken  time.Duration // how long a model may take to its first token; default the processors', 60 s
+	NextToken   time.Duration // how long it may fall silent after that; default the processors', 30 s
+	Tries       int           // calls of a model that fail before the first token, in all; default the processors', 3
 	Grace       time.Duration // how long what is in flight gets to end; default 30 s
 	Patience    time.Duration // how long to wait for Kafka and PostgreSQL at start; default 30 s
 }
@@ -114,6 +117,9 @@ func withDefaults(c Config) (Config, error) {
 		if _, _, err := net.SplitHostPort(addr); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %q is no address: it must be host:port, such as 127.0.0.1:8080", name, addr))
 		}
+	}
+	if c.FirstToken < 0 || c.NextToken < 0 || c.Tries < 0 {
+		errs = append(errs, errors.New("first-token-timeout, next-token-timeout, model-tries: they must be above 0"))
 	}
 	if len(c.Kafka) == 0 {
 		errs = append(errs, errors.New("kafka: no broker is configured: give at least one host:port"))

@@ -15,8 +15,10 @@ import (
 
 	"github.com/penstock-io/penstock/internal/api"
 	"github.com/penstock-io/penstock/internal/event"
+	"github.com/penstock-io/penstock/internal/fault"
 	"github.com/penstock-io/penstock/internal/gateway"
 	"github.com/penstock-io/penstock/internal/ingest"
+	"github.com/penstock-io/penstock/internal/job"
 	"github.com/penstock-io/penstock/internal/kafka"
 	"github.com/penstock-io/penstock/internal/postgres"
 	"github.com/penstock-io/penstock/internal/processors"
@@ -140,8 +142,10 @@ func (a *App) build(p *parts) error {
 		limit := a.limits()
 		p.processor, err = processors.New(processors.Config{
 			Names: names, Owner: a.owner, Lanes: a.cfg.Lanes,
-			Engine:        engine.Config{MaxInFlight: a.cfg.MaxInFlight},
-			Grace:         a.cfg.Grace - a.listenerGrace(),
+			Engine:     engine.Config{MaxInFlight: a.cfg.MaxInFlight},
+			Grace:      a.cfg.Grace - a.listenerGrace(),
+			FirstToken: a.cfg.FirstToken, NextToken: a.cfg.NextToken,
+			Retry:         engine.Backoff{Tries: a.cfg.Tries},
 			MaxTokenBytes: limit(names.Tokens()), MaxJobBytes: limit(names.Jobs()), MaxDeadBytes: limit(names.Dead()),
 		}, p.cluster, a.calls.Models(a.models), a.log, a.metrics)
 		if err != nil {
@@ -180,14 +184,6 @@ func (a *App) buildServing(p *parts, names topics.Names) error {
 	if err := a.metrics.Register(p.load.Metrics()); err != nil {
 		return fmt.Errorf("metrics: %w", err)
 	}
-	p.ingest, err = ingest.New(ingest.Config{
-		Producer: p.producer, Names: names, Partitions: a.cfg.Topics.Partitions,
-		Keys: p.pool, Models: known{a.models}, Cursors: p.positions, Admission: p.load, MaxRecordBytes: limit,
-		Log: a.log, Registry: a.metrics,
-	})
-	if err != nil {
-		return fmt.Errorf("make the intake: %w", err)
-	}
 	rows := projections.NewStore(p.pool, p.cluster, projections.Topics(names), a.log)
 	p.gateway = gateway.New(gateway.Config{
 		Cluster: p.cluster, Names: names, Partitions: a.cfg.Topics.Partitions,
@@ -196,7 +192,45 @@ func (a *App) buildServing(p *parts, names topics.Names) error {
 	p.questions = projections.NewAPI(projections.APIConfig{
 		Rows: rows, Log: p.gateway.Lookup(), Partitions: a.cfg.Topics.Partitions,
 	})
+	p.ingest, err = ingest.New(ingest.Config{
+		Producer: p.producer, Names: names, Partitions: a.cfg.Topics.Partitions,
+		Keys: p.pool, Models: known{a.models}, Cursors: p.positions, Admission: p.load,
+		Jobs: jobs{p.questions, p.gateway.Lookup(), p.cluster}, MaxRecordBytes: limit,
+		Log: a.log, Registry: a.metrics,
+	})
+	if err != nil {
+		return fmt.Errorf("make the intake: %w", err)
+	}
 	return nil
+}
+
+// jobs finds jobs for ingest, which cancels and retries them.
+type jobs struct {
+	*projections.API
+	lookup  *gateway.Lookup
+	cluster *kafka.Cluster
+}
+
+// requestPatience is how long Kafka gets to give a job's request.
+const requestPatience = 5 * time.Second
+
+// Request implements ingest.Jobs.
+func (j jobs) Request(ctx context.Context, at job.Position) (event.Record, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestPatience)
+	defer cancel()
+	got, err := j.cluster.Fetch(ctx, kafka.TopicPartition{Topic: at.Topic, Partition: at.Partition}, at.Offset, 1, 0) // a broker always gives one batch
+	switch {
+	case errors.Is(err, kafka.ErrOutOfRange), err == nil && (len(got.Records) == 0 || got.Records[0].Offset != at.Offset):
+		return event.Record{}, fault.New(fault.NotFound, "the job's request is not in the log any more: submit it anew")
+	case err != nil:
+		return event.Record{}, fault.Wrap(err, fault.Unavailable, "the log cannot be read now: try again soon")
+	}
+	return got.Records[0], nil
+}
+
+// Partition implements ingest.Jobs.
+func (j jobs) Partition(ctx context.Context, tenant, id string, named *int32) (int32, error) {
+	return j.lookup.Partition(ctx, tenant, id, named) //nolint:wrapcheck // a fault already
 }
 
 // limits gives the largest record of each topic, in bytes.

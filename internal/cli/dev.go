@@ -59,7 +59,8 @@ func (c *DevCmd) Run(ctx context.Context, sys *System, common *Common, set *sett
 	a, err := app.New(app.Config{
 		Listen: c.Listen, MetricsListen: c.MetricsListen,
 		Kafka: stack.kafka, Postgres: stack.postgres, Topics: c.options(),
-		Apply: true, Simulated: true, Models: c.Models, MaxInFlight: c.MaxInFlight, Grace: devGrace,
+		Apply: true, Simulated: true, Models: c.Models, MaxInFlight: c.MaxInFlight,
+		FirstToken: c.FirstTokenTimeout, NextToken: c.NextTokenTimeout, Tries: c.ModelTries, Grace: devGrace,
 		Budgets: c.budgets(), Upstream: c.Upstream, UpstreamKey: c.UpstreamKey,
 	}, log)
 	if err != nil {

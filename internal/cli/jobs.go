@@ -2,18 +2,23 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"strconv"
 	"time"
+
+	"github.com/penstock-io/penstock/internal/cli/client"
 )
 
 // JobCmd is about jobs.
 type JobCmd struct {
-	Submit SubmitCmd  `cmd:"" help:"Submit jobs: JSON lines from a file, or a prompt."`
-	List   JobListCmd `cmd:"" help:"List jobs, newest first."`
-	Get    JobGetCmd  `cmd:"" help:"Show a job."`
-	Tail   JobTailCmd `cmd:"" help:"Follow what a job says."`
+	Submit SubmitCmd    `cmd:"" help:"Submit jobs: JSON lines from a file, or a prompt."`
+	List   JobListCmd   `cmd:"" help:"List jobs, newest first."`
+	Get    JobGetCmd    `cmd:"" help:"Show a job."`
+	Tail   JobTailCmd   `cmd:"" help:"Follow what a job says."`
+	Cancel JobCancelCmd `cmd:"" help:"Stop jobs."`
+	Retry  JobRetryCmd  `cmd:"" help:"Submit a job's request once more, as a new job."`
 }
 
 // JobListCmd lists jobs.
@@ -111,4 +116,47 @@ func (c *JobTailCmd) Run(ctx context.Context, sys *System) error {
 	defer cl.Close()
 	t := teller{sys: sys, out: c.Output}
 	return t.follow(ctx, cl, c.Job, c.Cursor)
+}
+
+// JobCancelCmd cancels jobs.
+type JobCancelCmd struct {
+	Jobs []string `arg:"" name:"job" help:"The jobs' ids."`
+	Wait bool     `help:"Wait for each job's end."`
+	ClientFlags
+}
+
+// Run implements the command. A job that had ended before is no failure; one
+// that could not be cancelled is, and the others are cancelled all the same.
+func (c *JobCancelCmd) Run(ctx context.Context, sys *System) error {
+	cl, err := c.client()
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	failed := false
+	for _, id := range c.Jobs {
+		j, err := cl.Cancel(ctx, id)
+		if err == nil && c.Wait {
+			j, err = cl.Await(ctx, id)
+		}
+		switch {
+		case ctx.Err() != nil || errors.Is(err, client.ErrUnreachable):
+			return advise(err)
+		case err != nil:
+			failed = true
+			fmt.Fprintf(sys.Stderr, "penstock: %s: %v\n", id, err)
+		case c.Output != asTable:
+			if err := writeJSON(sys.Stdout, c.Output, j.Raw); err != nil {
+				return err
+			}
+		case j.Status.Ended():
+			fmt.Fprintf(sys.Stdout, "%s\t%s\n", id, j.Status)
+		default:
+			fmt.Fprintf(sys.Stdout, "%s\tcancelling\n", id)
+		}
+	}
+	if failed {
+		return errSilent
+	}
+	return nil
 }

@@ -316,3 +316,55 @@ func TestAnInterruptedCommandSaysSo(t *testing.T) {
 		}
 	}
 }
+
+func TestJobsAreCancelled(t *testing.T) {
+	t.Parallel()
+	p := dev(t)
+	const endless = "sim:tokens=100000,ttft=0s,gap=50ms"
+	submit := func(model string, more ...string) string {
+		return firstJob(t, p.on(t, append([]string{"job", "submit", "-m", model, "hello"}, more...)...).want(t, exitDone).stdout)
+	}
+	a, b, done := submit(endless), submit(endless), submit(quick, "--wait")
+	o := p.on(t, "job", "cancel", a, b, done, "--wait").want(t, exitDone)
+	for _, want := range []string{a + "\tcancelled\n", b + "\tcancelled\n", done + "\tcompleted\n"} {
+		if !strings.Contains(o.stdout, want) {
+			t.Errorf("it does not say %q: %s", want, o.stdout)
+		}
+	}
+	c := submit(endless)
+	o = p.on(t, "job", "cancel", "nobody", c).want(t, exitFailed)
+	if o.stdout != c+"\tcancelling\n" || !strings.Contains(o.stderr, "nobody") || !strings.Contains(o.stderr, "not_found") {
+		t.Errorf("%q, %q", o.stdout, o.stderr)
+	}
+	if o := p.on(t, "job", "cancel", a, "-o", "jsonl").want(t, exitDone); !strings.Contains(o.stdout, `"status":"cancelled"`) {
+		t.Errorf("%s", o.stdout)
+	}
+	p.on(t, "job", "get", c, "--wait", "30s").want(t, exitDone)
+}
+
+func TestAJobIsRetriedAsANewOne(t *testing.T) {
+	t.Parallel()
+	p := dev(t)
+	o := p.on(t, "job", "submit", "-m", quick, "hello", "--wait").want(t, exitDone)
+	id := firstJob(t, o.stdout)
+	said := p.on(t, "job", "tail", id).want(t, exitDone).stdout
+	env := call{stdin: "n\n", env: map[string]string{"PENSTOCK_SERVER": "http://" + p.addr}}
+	if o := env.run(t, "job", "retry", id).want(t, exitUsage); !strings.Contains(o.stderr, "nothing was submitted") {
+		t.Errorf("%s", o.stderr)
+	}
+	env.stdin = "yes\n"
+	again := firstJob(t, env.run(t, "job", "retry", id).want(t, exitDone).stdout)
+	if again == id {
+		t.Fatal("it is the same job")
+	}
+	o = p.on(t, "job", "retry", id, "--yes", "--follow").want(t, exitDone)
+	if o.stdout != said {
+		t.Errorf("the retry says %q, the first %q", o.stdout, said)
+	}
+	if o := p.on(t, "job", "retry", id, "--yes", "-o", "jsonl").want(t, exitDone); !strings.Contains(o.stdout, `"status":"queued"`) {
+		t.Errorf("%s", o.stdout)
+	}
+	if o := p.on(t, "job", "retry", "nobody", "--yes").want(t, exitFailed); !strings.Contains(o.stderr, "not_found") {
+		t.Errorf("%s", o.stderr)
+	}
+}

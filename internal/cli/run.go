@@ -35,10 +35,13 @@ type PostgresFlags struct {
 
 // ProcessFlags say how a process works.
 type ProcessFlags struct {
-	Listen        string            `setting:"" default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Where to serve HTTP."`
-	MetricsListen string            `setting:"" placeholder:"HOST:PORT" help:"A listener for /metrics and /debug/pprof alone."`
-	Models        map[string]string `setting:"" placeholder:"NAME=MODEL" help:"Bare names of models."`
-	MaxInFlight   int               `setting:"" default:"1024" help:"Calls of models at once."`
+	Listen            string            `setting:"" default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Where to serve HTTP."`
+	MetricsListen     string            `setting:"" placeholder:"HOST:PORT" help:"A listener for /metrics and /debug/pprof alone."`
+	Models            map[string]string `setting:"" placeholder:"NAME=MODEL" help:"Bare names of models."`
+	MaxInFlight       int               `setting:"" default:"1024" help:"Calls of models at once."`
+	FirstTokenTimeout time.Duration     `setting:"" default:"60s" help:"How long a model may take to its first token."`
+	NextTokenTimeout  time.Duration     `setting:"" default:"30s" help:"How long a model may fall silent after that."`
+	ModelTries        int               `setting:"" default:"3" help:"How often a model is called that fails before its first token; 1 tries nothing again."`
 	BudgetFlags
 }
 
@@ -78,8 +81,8 @@ func (c *RunCmd) Run(ctx context.Context, sys *System, common *Common) error {
 	cfg := app.Config{
 		Lanes: c.Lanes, Listen: c.Listen, MetricsListen: c.MetricsListen,
 		Kafka: c.Kafka, Topics: c.options(), Postgres: c.Postgres,
-		Simulated: c.Sim, Models: c.Models, MaxInFlight: c.MaxInFlight, Grace: c.Grace, Patience: c.Patience,
-		Budgets: c.budgets(),
+		Simulated: c.Sim, Models: c.Models, MaxInFlight: c.MaxInFlight, Budgets: c.budgets(),
+		FirstToken: c.FirstTokenTimeout, NextToken: c.NextTokenTimeout, Tries: c.ModelTries, Grace: c.Grace, Patience: c.Patience,
 	}
 	for _, name := range c.Roles {
 		role, err := app.ParseRole(name)

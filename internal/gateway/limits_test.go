@@ -257,6 +257,18 @@ func TestLookupTellsOfJobsFromTheLogAlone(t *testing.T) {
 		if res, err := look.Job(ctx, other.head.Tenant, other.head.Job, nil); err != nil || res.Status != job.Completed || res.Lane != event.Standard {
 			t.Errorf("without a request: %+v, %v", res, err)
 		}
+		named := int32(1)
+		for id, c := range map[string]struct {
+			named *int32
+			want  int32
+		}{other.head.Job: {nil, other.part}, "outside": {nil, job.Partition("outside", testPartitions)}, "elsewhere": {&named, named}} {
+			if got, err := look.Partition(ctx, "default", id, c.named); err != nil || got != c.want {
+				t.Errorf("%s lies on %d, %v, want %d", id, got, err, c.want)
+			}
+		}
+		if _, err := look.Partition(ctx, "default", "a b", nil); !notFound(err) {
+			t.Errorf("no id: %v", err)
+		}
 		if _, err := look.Job(ctx, "somebody", other.head.Job, nil); !notFound(err) {
 			t.Errorf("another tenant's: %v, want not found", err)
 		}

@@ -55,6 +55,17 @@ func (l *Lookup) Job(ctx context.Context, tenant, id string, partition *int32) (
 	return res, nil
 }
 
+// Partition tells on which partition a job's records lie: by its id if it was
+// minted here, else by its row, by the partition that the caller names, or by
+// the id's hash.
+func (l *Lookup) Partition(ctx context.Context, tenant, id string, named *int32) (int32, error) {
+	pl, err := l.g.locate(ctx, tenant, id, named)
+	if err != nil {
+		return 0, unavailable(ctx, err)
+	}
+	return pl.partition, nil
+}
+
 // readAll polls until the stream is at the end of what is known of the log.
 // Before it says that there is nothing, it asks Kafka where the log ends, and
 // where the job would have to begin.

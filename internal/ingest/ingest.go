@@ -77,6 +77,7 @@ type Config struct {
 	Keys      Database  // idempotency keys; nil refuses requests that have one
 	Models    Models    // nil leaves it to the processors, who fail such a job
 	Cursors   Cursors   // nil leaves the cursor out of receipts
+	Jobs      Jobs      // finds what is to be cancelled or retried; nil: neither
 	Admission Admission // nil lets all in
 
 	// MaxRecordBytes bounds a record on a request topic, its key and headers

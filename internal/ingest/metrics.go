@@ -12,6 +12,7 @@ import (
 
 type metrics struct {
 	accepted  *prometheus.CounterVec // by lane
+	cancelled prometheus.Counter
 	replayed  prometheus.Counter
 	refused   *prometheus.CounterVec // by code
 	shed      *prometheus.CounterVec // by lane and reason
@@ -24,6 +25,9 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		accepted: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "penstock_ingest_accepted_total", Help: "Jobs that were written to the log, by lane.",
 		}, []string{"lane"}),
+		cancelled: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "penstock_ingest_cancels_total", Help: "Cancels that were written to the log.",
+		}),
 		replayed: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "penstock_ingest_replayed_total", Help: "Requests that got the answer, or the job, of an earlier one with the same key.",
 		}),
@@ -44,7 +48,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	if reg == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.accepted, m.replayed, m.refused, m.shed, m.unsettled, m.append} {
+	for _, c := range []prometheus.Collector{m.accepted, m.cancelled, m.replayed, m.refused, m.shed, m.unsettled, m.append} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("register the metrics of ingest, of which a process has one: %w", err)
 		}

@@ -156,6 +156,10 @@ func (r *Resource) Tell(t *Transcript) {
 		if FailureFact(&t.Failed) == event.JobExpired {
 			r.Status = Expired
 		}
-	default: // it goes on, or was cancelled, and there is no more to tell
+	case event.OutputCancelled:
+		if said := t.Output(); len(said) > 0 {
+			r.Output = said
+		}
+	default: // it goes on, and there is no more to tell
 	}
 }

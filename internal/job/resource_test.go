@@ -66,6 +66,10 @@ func TestAResourceIsToldHowItsJobStands(t *testing.T) {
 		"expired, never started": {[]event.View{out(event.OutputFailed, 1, 0, expired)}, func(r *Resource) {
 			r.Status, r.Attempt, r.StartedAt, r.EndedAt, r.Error = Expired, 1, Time{at(0)}, Time{at(0)}, &expired
 		}},
+		"cancelled in the middle": {[]event.View{started, said, out(event.OutputCancelled, 1, 2, struct{}{})}, func(r *Resource) {
+			r.Status, r.Attempt, r.Provider, r.StartedAt, r.EndedAt = Cancelled, 1, "simulated", Time{at(0)}, Time{at(2)}
+			r.Output = []event.OutputChoice{{Message: event.Message{Role: "assistant", Content: "hi"}}}
+		}},
 		"cancelled": {[]event.View{started, out(event.OutputCancelled, 2, 1, struct{}{})}, func(r *Resource) {
 			r.Status, r.Attempt, r.Provider, r.StartedAt, r.EndedAt = Cancelled, 2, "simulated", Time{at(0)}, Time{at(1)}
 		}},

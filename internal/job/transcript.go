@@ -222,7 +222,7 @@ func (t *Transcript) Fact() (event.Type, jsontext.Value) {
 	case event.OutputCompleted:
 		return event.JobCompleted, event.Encode(event.Fact{Model: t.Completed.Model, Output: t.Output(), Usage: t.Completed.Usage})
 	case event.OutputCancelled:
-		return event.JobCancelled, event.Encode(struct{}{})
+		return event.JobCancelled, event.Encode(event.Cancelled{Model: t.Started.Model, Output: t.Output()})
 	default:
 		return FailureFact(&t.Failed), event.Encode(t.Failed)
 	}

@@ -268,8 +268,12 @@ func TestAFactReadsAsItAlwaysDid(t *testing.T) {
 			out(event.OutputCompleted, 1, 2, event.Completed{Model: "sim", Choices: []event.Choice{{FinishReason: "stop"}}, Usage: &event.Usage{PromptTokens: 1, CompletionTokens: 2, TotalTokens: 3}}),
 		}, event.JobCompleted, `{"model":"sim","output":[{"index":0,"message":{"role":"assistant","content":"Hello"},"finish_reason":"stop"}],"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}}`},
 		"cancelled": {[]event.View{out(event.OutputCancelled, 1, 0, struct{}{})}, event.JobCancelled, `{}`},
-		"failed":    {[]event.View{out(event.OutputFailed, 1, 0, event.Failed{Code: "overloaded", Message: "m"})}, event.JobFailed, `{"code":"overloaded","message":"m","retryable":false}`},
-		"expired":   {[]event.View{out(event.OutputFailed, 1, 0, event.Failed{Code: "expired", Message: "m"})}, event.JobExpired, `{"code":"expired","message":"m","retryable":false}`},
+		"cancelled in the middle": {[]event.View{
+			out(event.OutputStarted, 1, 0, event.Started{Model: "sim", Provider: "sim"}), out(event.OutputDelta, 1, 1, event.Delta{Content: "He"}),
+			out(event.OutputCancelled, 1, 2, struct{}{}),
+		}, event.JobCancelled, `{"model":"sim","output":[{"index":0,"message":{"role":"assistant","content":"He"}}]}`},
+		"failed":  {[]event.View{out(event.OutputFailed, 1, 0, event.Failed{Code: "overloaded", Message: "m"})}, event.JobFailed, `{"code":"overloaded","message":"m","retryable":false}`},
+		"expired": {[]event.View{out(event.OutputFailed, 1, 0, event.Failed{Code: "expired", Message: "m"})}, event.JobExpired, `{"code":"expired","message":"m","retryable":false}`},
 	} {
 		var tr Transcript
 		apply(t, &tr, c.views...)

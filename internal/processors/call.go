@@ -23,11 +23,11 @@ import (
 var errDeadline = fault.New(fault.DeadlineExceeded, "the request's deadline passed before its answer was whole")
 
 // call runs one job, from the engine's Start to its Ended: it looks up what the
-// log holds of it, calls the model, and writes the output.
-func (p *Processor) call(g *gate, s engine.Start) {
-	in := engine.Ended{LP: s.LP, Gen: s.Gen, Offset: s.Request.Offset}
+// log holds of it, calls the model, and writes the output. ctx ends with the
+// lane's incarnation, or where somebody cancels the job (errCancelled).
+func (p *Processor) call(ctx context.Context, g *gate, s engine.Start) {
+	in := engine.Ended{LP: s.LP, Gen: s.Gen, Offset: s.Request.Offset, Cancelled: s.Cancelled}
 	defer func() { p.box.post(in) }()
-	ctx := g.ctx
 	if d := s.Request.Data.Deadline; !d.IsZero() {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithDeadlineCause(ctx, d, errDeadline)
@@ -36,7 +36,7 @@ func (p *Processor) call(g *gate, s engine.Start) {
 	transcript, err := p.recall(g.ctx, s)
 	if err != nil {
 		if g.ctx.Err() == nil { // the log cannot be read as it should: what we believe of the lane is in doubt
-			p.log.Error("a job's output could not be read from the log", "job", s.Request.Head.Job, "error", err)
+			p.log.ErrorContext(ctx, "a job's output could not be read from the log", "job", s.Request.Head.Job, "error", err)
 			p.box.post(engine.WriteFailed{LP: s.LP, Gen: s.Gen})
 		}
 		return
@@ -45,8 +45,13 @@ func (p *Processor) call(g *gate, s engine.Start) {
 	if !in.Found {
 		o := p.output(g, s, transcript)
 		defer o.close()
-		if err := p.answer(ctx, o, s); err != nil {
+		retry, err := p.answer(ctx, o, s)
+		switch {
+		case err != nil:
 			p.brokenOff(g, s, err)
+			return
+		case retry != nil:
+			in.Retry, in.Attempt, in.At = retry, o.head.Attempt, p.now()
 			return
 		}
 		transcript = &o.transcript
@@ -71,7 +76,7 @@ func (p *Processor) output(g *gate, s engine.Start, t *job.Transcript) *output {
 	h.Lane, h.Attempt = s.Lane, max(t.Attempt, 1)
 	o := &output{
 		gate: g, out: p.out, topic: p.cfg.Names.Tokens(), key: s.Request.Record.Key, head: h,
-		now: p.now, coalesce: p.cfg.coalesce(), limits: p.cfg.limits(), transcript: *t, ctx: g.ctx,
+		now: p.now, coalesce: p.cfg.coalesce(), limits: p.cfg.limits(), transcript: *t, found: t.NextSeq, ctx: g.ctx,
 	}
 	if t.NextSeq > 0 {
 		o.said = len(event.Encode(t.Output()))
@@ -87,45 +92,74 @@ func (p *Processor) output(g *gate, s engine.Start, t *job.Transcript) *output {
 	return o
 }
 
-// answer writes a job's output to its end. The error says that it could not be
-// written; what goes wrong with the model is part of the output.
-func (p *Processor) answer(ctx context.Context, o *output, s engine.Start) (err error) {
+// answer writes a job's output to its end, or says that the call is to be made
+// again. The error says that it could not be written; what goes wrong with the
+// model is part of the output.
+func (p *Processor) answer(ctx context.Context, o *output, s engine.Start) (retry *engine.Retry, err error) {
 	defer func() { // else one job would end one process after the other
 		if r := recover(); r != nil {
 			p.log.ErrorContext(ctx, "a call panicked", "job", o.head.Job, "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
-			err = o.fail(fault.New(fault.Internal, "the model's answer could not be handled"))
+			retry, err = nil, o.fail(fault.New(fault.Internal, "the model's answer could not be handled"))
 		}
 	}()
-	if s.Expired {
-		return o.fail(fault.New(fault.Expired, "the request is older than what the log still holds of any output"))
+	switch {
+	case s.Expired:
+		return nil, o.fail(fault.New(fault.Expired, "the request is older than what the log still holds of any output"))
+	case s.Cancelled || errors.Is(context.Cause(ctx), errCancelled):
+		return nil, o.emit(event.OutputCancelled, struct{}{})
 	}
 	provider, req, err := p.resolve(o, s)
 	if err != nil {
-		return o.fail(err)
+		return nil, o.fail(err)
 	}
-	stream, err := p.begin(ctx, o, provider, req)
+	watched, v := p.watch(ctx)
+	defer v.end()
+	stream, err := p.begin(watched, o, provider, req, s.Again)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	end := event.Completed{Model: req.Model}
+	v.begin()
 	for c, err := range stream {
+		if err == nil { // else whatever comes now is not waited for any more
+			err = context.Cause(watched)
+		}
 		if err != nil {
-			if cause := context.Cause(ctx); cause != nil && o.ctx.Err() == nil {
-				err = cause // the deadline, whatever the provider made of it
-			}
-			if o.ctx.Err() != nil {
-				return errShut
-			}
-			return o.fail(err)
+			return p.broken(watched, o, s, err, v.spoke)
 		}
+		v.piece(&c)
 		if err := o.chunk(&c, &end); err != nil || o.ended() {
-			return err
+			return nil, err
 		}
+		v.wait()
+	}
+	if cause := context.Cause(watched); cause != nil && len(end.Choices) == 0 {
+		return p.broken(watched, o, s, cause, v.spoke) // it went, and did not say that it was told to
 	}
 	if o.ctx.Err() != nil {
-		return errShut
+		return nil, errShut
 	}
-	return o.emit(event.OutputCompleted, end)
+	return nil, o.emit(event.OutputCompleted, end)
+}
+
+// broken takes a call that did not come to its end: it was cancelled, or is to
+// be made again, or has failed.
+func (p *Processor) broken(ctx context.Context, o *output, s engine.Start, err error, spoke bool) (*engine.Retry, error) {
+	if o.ctx.Err() != nil {
+		return nil, errShut
+	}
+	if cause := context.Cause(ctx); cause != nil {
+		err = cause // a cancel, the deadline or its silence, whatever the provider made of it
+	}
+	if errors.Is(err, errCancelled) {
+		return nil, o.emit(event.OutputCancelled, struct{}{})
+	}
+	if !spoke {
+		if retry := p.retryOf(o, s, err); retry != nil {
+			return retry, nil
+		}
+	}
+	return nil, o.fail(err)
 }
 
 func (p *Processor) resolve(o *output, s engine.Start) (llm.Provider, llm.Request, error) {
@@ -143,21 +177,29 @@ func (p *Processor) resolve(o *output, s engine.Start) (llm.Provider, llm.Reques
 }
 
 // begin starts the model: anew, or from what the log holds of the answer, or
-// with a fresh attempt where the model cannot go on from there.
-func (p *Processor) begin(ctx context.Context, o *output, provider llm.Provider, req llm.Request) (iter.Seq2[llm.Chunk, error], error) {
+// with a fresh attempt where the model cannot go on from there, or where an
+// earlier try of ours failed.
+func (p *Processor) begin(ctx context.Context, o *output, provider llm.Provider, req llm.Request, again *engine.Again) (iter.Seq2[llm.Chunk, error], error) {
 	t := &o.transcript
 	started := event.Started{Model: req.Model, Provider: provider.Name()}
-	if t.NextSeq == 0 {
+	reason := "its processor was lost, and the model cannot go on from the middle"
+	switch {
+	case again != nil:
+		reason = "the provider failed before it said anything, and is asked again"
+	case t.NextSeq == 0:
 		return provider.Stream(ctx, req), o.open(started)
+	default:
+		prefix := llm.Prefix{Content: t.Text(), Reasoning: t.Reasoning(), Chunks: t.Deltas}
+		if c, ok := provider.(llm.Continuer); ok && t.PlainText() && c.CanContinue(req, prefix) {
+			p.metrics.taken.WithLabelValues("continued").Inc()
+			return c.Continue(ctx, req, prefix), nil
+		}
+		p.metrics.taken.WithLabelValues("superseded").Inc()
 	}
-	prefix := llm.Prefix{Content: t.Text(), Reasoning: t.Reasoning(), Chunks: t.Deltas}
-	if c, ok := provider.(llm.Continuer); ok && t.PlainText() && c.CanContinue(req, prefix) {
-		p.metrics.taken.WithLabelValues("continued").Inc()
-		return c.Continue(ctx, req, prefix), nil
-	}
-	p.metrics.taken.WithLabelValues("superseded").Inc()
-	if err := o.emit(event.OutputSuperseded, event.Superseded{Reason: "its processor was lost, and the model cannot go on from the middle"}); err != nil {
-		return nil, err
+	if t.NextSeq > 0 { // else nobody has seen anything of the earlier try
+		if err := o.emit(event.OutputSuperseded, event.Superseded{Reason: reason}); err != nil {
+			return nil, err
+		}
 	}
 	o.head.Attempt++
 	o.said = 0
@@ -216,13 +258,17 @@ func (o *output) acceptable(d *event.Delta) error {
 
 // fail ends the output with what went wrong.
 func (o *output) fail(err error) error {
-	const longest = 2 << 10 // of a message, which may be a provider's
 	f := fault.From(err)
-	message := f.Message
+	return o.emit(event.OutputFailed, event.Failed{Code: string(f.Code), Message: shortened(f.Message), Retryable: f.Retryable()})
+}
+
+// shortened bounds a message, which may be a provider's.
+func shortened(message string) string {
+	const longest = 2 << 10
 	if len(message) > longest {
 		message = strings.ToValidUTF8(message[:longest], "")
 	}
-	return o.emit(event.OutputFailed, event.Failed{Code: string(f.Code), Message: message, Retryable: f.Retryable()})
+	return message
 }
 
 // lookBack is how much earlier than a job's id its output is looked for: clocks
@@ -232,6 +278,10 @@ const lookBack = 10 * time.Second
 // recall folds what the log holds of a job from before this owner.
 func (p *Processor) recall(ctx context.Context, s engine.Start) (*job.Transcript, error) {
 	t := &job.Transcript{}
+	if s.Again != nil { // nothing was said since, and it is ours
+		t.Progress = s.Again.Progress
+		return t, nil
+	}
 	r := s.Resume
 	if r == nil {
 		return t, nil

@@ -18,6 +18,10 @@ func (p *Processor) do(f engine.Effect) {
 		p.tail.Follow(f.Partition, f.From)
 	case engine.Unfollow:
 		p.tail.Unfollow(f.Partition)
+	case engine.FollowControl:
+		p.ctl.Follow(f.Partition, f.From)
+	case engine.UnfollowControl:
+		p.ctl.Unfollow(f.Partition)
 	case engine.FindEnd:
 		p.calls.Go(func() { p.findEnd(f) })
 	case engine.AppendClaim:
@@ -32,10 +36,11 @@ func (p *Processor) do(f engine.Effect) {
 			delete(p.gates, f.LP)
 		}
 	case engine.Start:
-		g := p.gate(f.LP, f.Gen)
-		p.metrics.started.WithLabelValues(f.Lane.String()).Inc()
-		p.metrics.wait.WithLabelValues(f.Lane.String()).Observe(since(f.Request.Time, p.now()))
-		p.calls.Go(func() { p.call(g, f) })
+		p.start(f)
+	case engine.Stop:
+		if stop := p.stops[callKey{f.LP, f.Gen, f.Offset}]; stop != nil {
+			stop(errCancelled)
+		}
 	case engine.AppendFact:
 		p.fact(f)
 	case engine.Bury:
@@ -57,6 +62,30 @@ func (p *Processor) do(f engine.Effect) {
 			_ = p.pulses.Go(p.pulseRecord(&f.Pulses[i]), nil)
 		}
 	}
+}
+
+// callKey names a call of this process.
+type callKey struct {
+	engine.LP
+	gen    uint64
+	offset int64
+}
+
+// start makes a call in a goroutine of its own.
+func (p *Processor) start(f engine.Start) {
+	g := p.gate(f.LP, f.Gen)
+	ctx, stop := context.WithCancelCause(g.ctx)
+	p.stops[callKey{f.LP, f.Gen, f.Request.Offset}] = stop
+	if !f.Cancelled {
+		p.metrics.started.WithLabelValues(f.Lane.String()).Inc()
+	}
+	if !f.Cancelled && f.Try == 1 {
+		p.metrics.wait.WithLabelValues(f.Lane.String()).Observe(since(f.Request.Time, p.now()))
+	}
+	p.calls.Go(func() {
+		defer stop(nil)
+		p.call(ctx, g, f)
+	})
 }
 
 // requests is the partition of a lane's request topic.
@@ -215,6 +244,8 @@ func (p *Processor) locate(ctx context.Context, f engine.FindEnd) (engine.Locate
 	if in.RequestsEnd, err = p.cluster.Offset(ctx, p.requests(f.LP), kafka.End()); err != nil {
 		return in, err
 	}
-	in.LogStart, in.Oldest, err = p.cluster.OldestTime(ctx, tokens)
-	return in, err
+	if in.LogStart, in.Oldest, err = p.cluster.OldestTime(ctx, tokens); err != nil {
+		return in, err
+	}
+	return in, p.locateControl(ctx, f, &in)
 }

@@ -34,6 +34,7 @@ type world struct {
 	names      topics.Names
 	addr       string
 	partitions int32
+	extra      []llm.Provider // beside the simulated one
 }
 
 const testPartitions = 3
@@ -120,7 +121,7 @@ func (w *world) start(owner string, change func(*Config)) *running {
 	if change != nil {
 		change(&cfg)
 	}
-	models, err := llm.NewRegistry(map[string]string{"nobody": "absent/model"}, simulated.New(), deaf{simulated.New()})
+	models, err := llm.NewRegistry(map[string]string{"nobody": "absent/model"}, append(w.extra, simulated.New(), deaf{simulated.New()})...)
 	if err != nil {
 		w.t.Fatal(err)
 	}

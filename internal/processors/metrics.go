@@ -13,12 +13,13 @@ import (
 
 type metrics struct {
 	inFlight, owned, paused prometheus.Gauge
-	writes                  prometheus.Gauge
+	writes, cancelsKept     prometheus.Gauge
 	waiting                 *prometheus.GaugeVec
 	lag, uncommitted        *prometheus.GaugeVec
 	started, ended, taken   *prometheus.CounterVec
 	dead, expired, skipped  *prometheus.CounterVec
 	claims, commits         *prometheus.CounterVec
+	retries, cancels        *prometheus.CounterVec
 	claimFailures, noBeats  prometheus.Counter
 	wait                    *prometheus.HistogramVec
 	served                  serving
@@ -58,10 +59,11 @@ func (m *metrics) gauges() []prometheus.Collector {
 	m.owned = gauge("lanes_owned", "Lanes of partitions that are claimed.")
 	m.paused = gauge("lanes_paused", "Lanes of partitions whose window is full.")
 	m.writes = gauge("writes_waiting", "Facts and dead letters that wait for room in the producer.")
+	m.cancelsKept = gauge("cancels_remembered", "Cancels of jobs that are not done, or not known yet.")
 	m.waiting = vec("requests_waiting", "Requests taken in and not started.", "lane")
 	m.lag = vec("consumer_lag_records", "From a partition's watermark to the end of its log, by its owner.", "lane", "partition")
 	m.uncommitted = vec("commit_lag_records", "Requests taken in beyond a partition's watermark, by its owner.", "lane", "partition")
-	return []prometheus.Collector{m.inFlight, m.owned, m.paused, m.writes, m.waiting, m.lag, m.uncommitted}
+	return []prometheus.Collector{m.inFlight, m.owned, m.paused, m.writes, m.cancelsKept, m.waiting, m.lag, m.uncommitted}
 }
 
 func (m *metrics) counters() []prometheus.Collector {
@@ -77,12 +79,14 @@ func (m *metrics) counters() []prometheus.Collector {
 	m.dead = vec("dead_letters_total", "Requests that can never be run.", "lane")
 	m.skipped = vec("events_skipped_total", "Events of a type or version that this build does not know, or that are none.", "topic")
 	m.expired = vec("requests_expired_total", "Requests that retention took before anybody ran them.", "lane")
+	m.retries = vec("retries_total", "Calls that failed before they said anything, and are made again, by why.", "lane", "code")
+	m.cancels = vec("cancels_total", "Cancels read, by what became of them.", "result")
 	m.claims = vec("claims_total", "Claims of lanes of partitions that took.", "lane")
 	m.claimFailures = counter("claim_failures_total", "Claims that Kafka did not take, or of which it is not known.")
 	m.commits = vec("commits_total", "Commits of offsets, by result: ok, not_member, failed.", "result")
 	m.noBeats = counter("heartbeat_failures_total", "Heartbeats that the group's coordinator did not answer, or refused.")
 	return []prometheus.Collector{
-		m.started, m.ended, m.taken, m.dead, m.skipped, m.expired, m.claims, m.claimFailures, m.commits, m.noBeats,
+		m.started, m.ended, m.taken, m.dead, m.skipped, m.expired, m.retries, m.cancels, m.claims, m.claimFailures, m.commits, m.noBeats,
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/penstock-io/penstock/internal/event"
 	"github.com/penstock-io/penstock/internal/job"
 	"github.com/penstock-io/penstock/internal/kafka"
+	"github.com/penstock-io/penstock/internal/processors/engine"
 )
 
 // producer is what outputs need of kafka.Producer.
@@ -34,6 +35,7 @@ type output struct {
 	coalesce  coalesce
 	limits    limits
 	failed    func(error) // an accepted write failed later
+	found     int64       // the seq that came next when it began
 
 	mu         sync.Mutex      // of all below: the timer writes too
 	ctx        context.Context //nolint:containedctx // the timer writes under it as well
@@ -273,6 +275,11 @@ func (o *output) written(_ kafka.Ack, err error) {
 func (o *output) close() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.end()
+}
+
+// end is close. The caller holds mu.
+func (o *output) end() {
 	if o.timer != nil {
 		o.timer.Stop()
 	}
@@ -280,6 +287,19 @@ func (o *output) close() {
 	if o.err == nil {
 		o.err = errShut
 	}
+}
+
+// abandon closes an output of which nothing was said, and tells what of it
+// stands in the log, for the next try to go on from; nil where this one has
+// written nothing, and what stood there before is still to be continued.
+func (o *output) abandon() *engine.Again {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.end()
+	if o.found > 0 && o.found == o.transcript.NextSeq {
+		return nil
+	}
+	return &engine.Again{Progress: job.Progress{Attempt: o.head.Attempt, NextSeq: o.transcript.NextSeq}}
 }
 
 // sleep waits, and returns false if ctx ends first.

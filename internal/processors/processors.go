@@ -4,9 +4,13 @@
 //
 // One goroutine, Run's own, has the engine and carries out its effects; it never
 // waits for Kafka or a model. Around it: one goroutine each that polls the
-// group, the token topic and the pulses, one that sends heartbeats, one that
-// commits, one that measures the lag, and one a call (engine.Config.MaxInFlight at most). They tell the
-// loop through a mailbox.
+// group, the token topic, the control topic and the pulses, one that sends
+// heartbeats, one that commits, one that measures the lag, and one a call
+// (engine.Config.MaxInFlight at most, and MaxEndings that end what was cancelled
+// while it waited). They tell the loop through a mailbox.
+//
+// Retries have one owner, this package: a call that failed before it said
+// anything, with a fault that says that a retry may help, is made again.
 package processors
 
 import (
@@ -14,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,6 +42,13 @@ type Config struct {
 	Engine engine.Config    // its Owner is set from Owner
 	Grace  time.Duration    // how long Run lets calls in flight end; default 30 s
 	Now    func() time.Time // default time.Now
+
+	// FirstToken is how long a model may take to its first token, and NextToken
+	// from one piece of its answer to the next; then the call is broken off with
+	// provider_timeout. Defaults 60 s and 30 s.
+	FirstToken, NextToken time.Duration
+	Retry                 engine.Backoff // default 3 tries, 500 ms, 30 s
+	Random                func() float64 // of [0, 1), for the backoff's jitter; default math/rand/v2's
 
 	CoalesceEvery  time.Duration // least time between two deltas of a job; default 10 ms
 	CoalesceBytes  int           // text that is written before that; default 4 KiB
@@ -64,6 +76,21 @@ func (c Config) withDefaults() Config {
 	}
 	if c.CoalesceBytes == 0 {
 		c.CoalesceBytes = 4 << 10
+	}
+	orTime := func(v *time.Duration, d time.Duration) {
+		if *v <= 0 {
+			*v = d
+		}
+	}
+	orTime(&c.FirstToken, time.Minute)
+	orTime(&c.NextToken, 30*time.Second)
+	if c.Retry.Tries <= 0 {
+		c.Retry.Tries = 3
+	}
+	orTime(&c.Retry.Base, 500*time.Millisecond)
+	orTime(&c.Retry.Cap, 30*time.Second)
+	if c.Random == nil {
+		c.Random = rand.Float64
 	}
 	c.Engine.Owner = c.Owner
 	return c
@@ -102,16 +129,20 @@ type Processor struct {
 	pulses *kafka.Producer // its own client: a stall of one does not touch the other
 	group  *kafka.Group
 	tail   *kafka.Tail
+	ctl    *kafka.Tail // control
 	calls  sync.WaitGroup
 	alive  context.Context //nolint:containedctx // of the calls: Run's, without the caller's end
 
 	// The loop's alone.
 	engine *engine.Engine
 	gates  map[engine.LP]*gate
-	again  []func() error // writes that found the producer full
+	stops  map[callKey]context.CancelCauseFunc // of the calls that run
+	again  []func() error                      // writes that found the producer full
 	intake *intake
 	commit *committer
 	lags   lagMeter
+	// forgotten is how many forgotten cancels were told.
+	forgotten uint64
 
 	ready atomic.Bool
 }
@@ -129,6 +160,7 @@ func New(cfg Config, cluster *kafka.Cluster, models Models, log *slog.Logger, re
 	return &Processor{
 		cfg: cfg, cluster: cluster, models: models, log: log, now: cfg.Now, metrics: m,
 		box: newMailbox(), engine: engine.New(cfg.Engine), gates: map[engine.LP]*gate{},
+		stops: map[callKey]context.CancelCauseFunc{},
 	}, nil
 }
 
@@ -162,6 +194,7 @@ func (p *Processor) Run(ctx context.Context) error {
 	p.commit = newCommitter(p)
 	work.Go(func() error { return p.intake.run(workCtx) })
 	work.Go(func() error { return p.tailTokens(workCtx) })
+	work.Go(func() error { return p.tailControl(workCtx) })
 	work.Go(func() error { return p.tailPulses(workCtx, from) })
 	work.Go(func() error { return p.heartbeats(workCtx) })
 	work.Go(func() error { return p.commit.run(workCtx) })
@@ -197,6 +230,9 @@ func (p *Processor) open() (err error) {
 	if p.tail, err = p.cluster.NewTail(kafka.TailConfig{Topic: names.Tokens(), Pace: readBackPace}); err != nil {
 		return fmt.Errorf("processors: %w", err)
 	}
+	if p.ctl, err = p.cluster.NewTail(kafka.TailConfig{Topic: names.Control()}); err != nil {
+		return fmt.Errorf("processors: %w", err)
+	}
 	lanes := make([]string, len(p.cfg.Lanes))
 	for i, lane := range p.cfg.Lanes {
 		lanes[i] = names.Requests(lane)
@@ -221,6 +257,9 @@ func (p *Processor) close() {
 	}
 	if p.tail != nil {
 		p.tail.Close()
+	}
+	if p.ctl != nil {
+		p.ctl.Close()
 	}
 	if p.pulses != nil {
 		p.pulses.Close()
@@ -274,6 +313,9 @@ func (p *Processor) loop(stopping, ctx context.Context) error {
 }
 
 func (p *Processor) step(in engine.Input) {
+	if ended, ok := in.(engine.Ended); ok {
+		delete(p.stops, callKey{ended.LP, ended.Gen, ended.Offset})
+	}
 	for _, f := range p.engine.Step(p.now(), in) {
 		p.do(f)
 	}
@@ -287,6 +329,12 @@ func (p *Processor) observe() {
 	p.metrics.owned.Set(float64(s.Owned))
 	p.metrics.paused.Set(float64(s.Paused))
 	p.metrics.writes.Set(float64(len(p.again)))
+	p.metrics.cancelsKept.Set(float64(s.Cancels))
+	if n := s.CancelsForgotten - p.forgotten; n > 0 {
+		p.forgotten = s.CancelsForgotten
+		p.metrics.cancels.WithLabelValues("forgotten").Add(float64(n))
+		p.log.Error("cancels were forgotten, since more are remembered than there is room for: their jobs will be run", "count", n)
+	}
 	for _, lane := range event.Lanes() {
 		p.metrics.waiting.WithLabelValues(lane.String()).Set(float64(s.Waiting[lane]))
 	}

@@ -85,6 +85,24 @@ func (a *API) list(w http.ResponseWriter, r *http.Request) {
 	api.WriteJSON(w, r, http.StatusOK, api.NewList(page.Jobs, page.More, func(j **job.Resource) string { return (*j).ID }))
 }
 
+// Job gives a job as it stands, by the table and by the log: whichever knows
+// more. partition is that of an outside job whose caller names it; nil else.
+func (a *API) Job(ctx context.Context, tenant, id string, partition *int32) (*job.Resource, error) {
+	q := question{tenant: tenant, id: id, partition: partition}
+	res, err := a.answer(ctx, q)
+	if err != nil || res.Status.Ended() {
+		return res, err
+	}
+	if q.partition == nil && res.Request != nil {
+		q.partition = &res.Request.Partition
+	}
+	told, logErr := a.ask(ctx, q)
+	if logErr != nil || told.Tenant != tenant {
+		told = nil // the log is away, or has let go of it
+	}
+	return a.further(ctx, q, res, told), nil
+}
+
 // question is what GET /v1/jobs/{id} asks.
 type question struct {
 	tenant, id string

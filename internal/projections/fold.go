@@ -178,7 +178,7 @@ func (r *row) started(data []byte) error {
 // ended reads a terminal fact's data. Output and usage are kept as they came.
 func (r *row) ended(t event.Type, data []byte) error {
 	switch t {
-	case event.JobCompleted:
+	case event.JobCompleted, event.JobCancelled:
 		var c struct {
 			Model  string         `json:"model"`
 			Output jsontext.Value `json:"output"`

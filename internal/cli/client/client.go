@@ -137,6 +137,25 @@ func (c *Client) Get(ctx context.Context, id string, wait time.Duration) (*Job, 
 	return decodeJob(raw)
 }
 
+// Cancel asks for a job to be stopped, and returns it as it stood.
+func (c *Client) Cancel(ctx context.Context, id string) (*Job, error) {
+	raw, err := c.ask(ctx, request{method: http.MethodPost, path: jobPath(id) + "/cancel"})
+	if err != nil {
+		return nil, err
+	}
+	return decodeJob(raw)
+}
+
+// Retry submits the request of a job that has ended once more, as a new job, and
+// returns that. key makes it the same job however often it is sent.
+func (c *Client) Retry(ctx context.Context, id, key string) (*Job, error) {
+	raw, err := c.ask(ctx, request{method: http.MethodPost, path: jobPath(id) + "/retry", key: key})
+	if err != nil {
+		return nil, err
+	}
+	return decodeJob(raw)
+}
+
 // maxWait is the longest wait that one request may ask for.
 const maxWait = 60 * time.Second
 

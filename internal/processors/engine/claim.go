@@ -17,6 +17,7 @@ const refreshEvery = 10 * time.Second
 // drive takes the next step of a lane's claim, and commits what has become
 // committable.
 func (e *Engine) drive(now time.Time, l *lane) {
+	e.awake(now, l)
 	if l.epoch > 0 && l.claimer.Owns() && l.lapsed && e.leased(now) {
 		// The same owner under the same membership: nobody was before but we.
 		l.claimer = fence.NewClaimer(l.filter.Epochs[l.Lane])
@@ -34,7 +35,7 @@ func (e *Engine) drive(now time.Time, l *lane) {
 	case fence.FindEnd:
 		if !l.asked {
 			l.asked = true
-			e.do(FindEnd{LP: l.LP, Gen: l.gen})
+			e.do(FindEnd{LP: l.LP, Gen: l.gen, Next: l.tracker.Watermark()})
 		}
 	case fence.AppendNow:
 		e.claim(now, l)
@@ -80,6 +81,7 @@ func (e *Engine) located(in Located) {
 		if in.LogStart > 0 {
 			l.oldest = in.Oldest
 		}
+		e.listen(l, in.ControlFrom, in.ControlEnd)
 	}
 }
 
@@ -97,7 +99,7 @@ func (l *lane) safeBound() offsets.Metadata {
 	}
 	m := offsets.Metadata{Bound: l.position, Epoch: l.filter.Epochs[l.Lane]}
 	for _, en := range l.entries {
-		if (en.started || en.resume != nil) && en.from < m.Bound {
+		if (en.try > 0 || en.resume != nil) && en.from < m.Bound {
 			m.Bound, m.Epoch = en.from, en.epoch
 		}
 	}

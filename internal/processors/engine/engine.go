@@ -14,7 +14,8 @@
 // Bounds: Config.MaxInFlight calls in all; Config.MaxWindow requests and
 // Config.MaxWindowBytes a LP, beyond which its requests are paused;
 // offsets.MaxSpan from watermark to newest; Config.Recent ended jobs a LP that
-// are remembered.
+// are remembered; Config.MaxCancels cancels a partition that are remembered, and
+// Config.MaxEndings calls in all that only end what was cancelled.
 package engine
 
 import (
@@ -44,6 +45,12 @@ type Config struct {
 	PulseEvery     time.Duration // default 250 ms
 	CommitEvery    time.Duration // default 100 ms
 	Recent         int           // ended jobs remembered a LP; default 4,096
+	MaxCancels     int           // cancels remembered a partition; default 32,768
+	MaxEndings     int           // cancelled jobs that are being ended without a model, at once; default 256
+	// CancelAhead is how long after a cancel the request may be written that it
+	// is of; a later one with the same id is another job. Ids that were minted
+	// are of one job alone, and need no such bound. Default 10 minutes.
+	CancelAhead time.Duration
 	// Weights share the calls between lanes that have work; default 8, 4, 1.
 	Weights [event.LaneCount]int
 }
@@ -58,6 +65,8 @@ func (c Config) withDefaults() Config {
 	set(&c.MaxWindow, 2000)
 	set(&c.MaxWindowBytes, 16<<20)
 	set(&c.Recent, 4096)
+	set(&c.MaxCancels, 32_768)
+	set(&c.MaxEndings, 256)
 	set(&c.Weights[event.Interactive], 8)
 	set(&c.Weights[event.Standard], 4)
 	set(&c.Weights[event.Batch], 1)
@@ -69,6 +78,7 @@ func (c Config) withDefaults() Config {
 	wait(&c.Lease, 750*time.Millisecond)
 	wait(&c.PulseEvery, 250*time.Millisecond)
 	wait(&c.CommitEvery, 100*time.Millisecond)
+	wait(&c.CancelAhead, 10*time.Minute)
 	return c
 }
 
@@ -79,7 +89,11 @@ type Engine struct {
 	lanes     map[LP]*lane
 	pulses    map[LP]pulse // newest of every LP, peers' and ours
 	leaseSent time.Time    // when the newest answered heartbeat was sent
-	inFlight  int          // calls that have not ended, of lanes that are gone too
+	controls  map[int32]*control
+	inFlight  int      // calls that have not ended, of lanes that are gone too
+	ending    int      // calls that only end what was cancelled: they take no slot of those
+	endings   []*entry // cancelled, and waiting for such a call
+	forgotten uint64   // cancels
 	byLane    [event.LaneCount]int
 	runnable  [event.LaneCount][]*lane // LPs with runnable requests, taking turns
 	gens      uint64
@@ -98,7 +112,7 @@ type pulse struct {
 // New makes an engine that owns nothing.
 func New(cfg Config) *Engine {
 	return &Engine{
-		cfg: cfg.withDefaults(), lanes: map[LP]*lane{}, pulses: map[LP]pulse{},
+		cfg: cfg.withDefaults(), lanes: map[LP]*lane{}, pulses: map[LP]pulse{}, controls: map[int32]*control{},
 	}
 }
 
@@ -122,6 +136,10 @@ func (e *Engine) Step(now time.Time, in Input) []Effect {
 		e.tokens(now, in)
 	case TokensGone:
 		e.tokensGone(now, in)
+	case Cancels:
+		e.cancels(in)
+	case ControlGone:
+		e.controlGone(in)
 	case Located:
 		e.located(in)
 	case ClaimFailed:
@@ -143,7 +161,10 @@ func (e *Engine) Step(now time.Time, in Input) []Effect {
 	case Tick:
 	}
 	e.driveTouched(now, in)
-	e.schedule(now)
+	if !e.draining && e.leased(now) {
+		e.scheduleEndings()
+		e.schedule()
+	}
 	if now.Sub(e.pulsedAt) >= e.cfg.PulseEvery {
 		e.pulsedAt = now
 		e.pulse()
@@ -171,11 +192,19 @@ func (e *Engine) driveTouched(now time.Time, in Input) {
 }
 
 func (e *Engine) drivePartition(now time.Time, partition int32) {
-	for lane := event.Interactive; int(lane) < event.LaneCount; lane++ {
-		if l := e.lanes[LP{lane, partition}]; l != nil {
+	for _, l := range e.lanesOf(partition) {
+		if l != nil {
 			e.drive(now, l)
 		}
 	}
+}
+
+// lanesOf gives the lanes of a partition, nil where one is not assigned.
+func (e *Engine) lanesOf(partition int32) (all [event.LaneCount]*lane) {
+	for _, which := range event.Lanes() {
+		all[which] = e.lanes[LP{which, partition}]
+	}
+	return all
 }
 
 func (e *Engine) do(f Effect) { e.effects = append(e.effects, f) }
@@ -183,7 +212,7 @@ func (e *Engine) do(f Effect) { e.effects = append(e.effects, f) }
 // Idle tells whether nothing runs and nothing is owed: a drained engine may
 // leave.
 func (e *Engine) Idle() bool {
-	if e.inFlight > 0 {
+	if e.inFlight > 0 || e.ending > 0 {
 		return false
 	}
 	for _, l := range e.lanes {
@@ -201,11 +230,17 @@ type Stats struct {
 	InFlight int                  // calls
 	Waiting  [event.LaneCount]int // requests taken in and not started
 	Paused   int                  // LPs whose window is full
+	Cancels  int                  // remembered
+	// CancelsForgotten counts those that were forgotten for want of room.
+	CancelsForgotten uint64
 }
 
 // Stats returns the present figures.
 func (e *Engine) Stats() Stats {
-	s := Stats{Assigned: len(e.lanes), InFlight: e.inFlight}
+	s := Stats{Assigned: len(e.lanes), InFlight: e.inFlight, CancelsForgotten: e.forgotten}
+	for _, c := range e.controls {
+		s.Cancels += len(c.cancels.values)
+	}
 	for lp, l := range e.lanes {
 		if l.claimer.Owns() {
 			s.Owned++

@@ -182,7 +182,7 @@ func TestEndedJobsAreRememberedUpToABound(t *testing.T) {
 		e.Step(*now, asked(lp, i, 1))
 		finish(e, *now, lp, int64(i))
 	}
-	if n := len(e.lanes[lp].recent.keys); n != 3 {
+	if n := len(e.lanes[lp].recent.values); n != 3 {
 		t.Errorf("%d are remembered", n)
 	}
 	again := asked(lp, 9, 1)

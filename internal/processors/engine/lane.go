@@ -33,6 +33,9 @@ type lane struct {
 	oldest   time.Time            // records older than this are gone from the token partition; zero: none are
 	restored map[string]*restored // by jobKey
 
+	heard   bool  // the cancels from before our claim were read: requests may be started
+	heardTo int64 // of the control partition: then they were
+
 	tracker      *offsets.Tracker
 	delivered    int64      // requests below this were delivered
 	backlog      []*Request // delivered and not taken in, for want of room
@@ -41,10 +44,11 @@ type lane struct {
 	bytes        int              // of entries
 	jobs         map[string]*entry
 	keys         map[string]*keyQueue
-	ready        fifo[*entry] // runnable
-	queued       bool         // stands in Engine.runnable
-	started      int          // entries that were started
-	recent       recent
+	ready        fifo[*entry]     // runnable
+	resting      []*entry         // wait for their next try
+	queued       bool             // stands in Engine.runnable
+	started      int              // entries that were started
+	recent       memory[struct{}] // jobs that have ended, by jobKey
 	paused       bool
 
 	dirty       bool
@@ -56,20 +60,23 @@ type lane struct {
 // entry is one request from being taken in to being done.
 type entry struct {
 	*Request
-	lane     *lane
-	name     string // jobKey
-	key      *keyQueue
-	resume   *Resume
-	from     int64 // no output of it stands before this offset; valid once started or resumed
-	epoch    int64 // of the lane, in force at from
-	started  bool
-	readBack bool // its terminal event was read, unfenced
-	written  bool // its fact was handed over to be written
-	repeats  []int64
-	fact     event.Type
-	data     []byte
-	attempt  int
-	at       time.Time // of the end
+	lane      *lane
+	name      string // jobKey
+	key       *keyQueue
+	resume    *Resume
+	from      int64 // no output of it stands before this offset; valid once started or resumed
+	epoch     int64 // of the lane, in force at from
+	started   bool
+	cancelled bool
+	try       int    // how often it was started
+	retry     *Retry // of the last try, which failed
+	readBack  bool   // its terminal event was read, unfenced
+	written   bool   // its fact was handed over to be written
+	repeats   []int64
+	fact      event.Type
+	data      []byte
+	attempt   int
+	at        time.Time // of the end
 }
 
 // keyQueue is the FIFO of one key: only its head runs.
@@ -171,6 +178,10 @@ func (e *Engine) drop(lp LP) {
 		}
 	}
 	e.do(Unfollow{lp.Partition})
+	if e.controls[lp.Partition] != nil {
+		delete(e.controls, lp.Partition)
+		e.do(UnfollowControl{lp.Partition})
+	}
 }
 
 func (e *Engine) revoked(in Revoked) {
@@ -254,7 +265,7 @@ func (e *Engine) output(l *lane, v *event.View, offset, epochBefore int64) {
 		}
 		e.keyBuf = append(append(append(e.keyBuf[:0], v.Tenant...), jobKeyMark), v.Job...)
 		en := l.jobs[string(e.keyBuf)]
-		if en == nil || !en.started {
+		if en == nil || en.try == 0 {
 			return
 		}
 		if v.Type.Terminal() {
@@ -298,35 +309,50 @@ func (e *Engine) tokensGone(now time.Time, in TokensGone) {
 	e.follow(in.Partition) // the reading has stopped, also where all lanes are further on
 }
 
-// recent is how jobs that have ended are remembered.
-type recent struct {
-	keys map[string]struct{}
-	ring []string
-	at   int
+// memory remembers the newest keys, within a bound.
+type memory[V any] struct {
+	values map[string]V
+	ring   []string
+	at     int
 }
 
-// add remembers a job, and forgets the oldest where there are more than max.
-func (r *recent) add(key string, limit int) {
-	if r.keys == nil {
-		r.keys = make(map[string]struct{}, 64)
+// add remembers a value, in place of the key's earlier one. Where there are more
+// than limit, the oldest is forgotten, and forgot tells whether it was one that
+// was not dropped.
+func (m *memory[V]) add(key string, v V, limit int) (forgot bool) {
+	if m.values == nil {
+		m.values = make(map[string]V, 64)
 	}
-	if _, ok := r.keys[key]; ok {
-		return
+	_, there := m.values[key]
+	m.values[key] = v
+	if there {
+		return false
 	}
-	r.keys[key] = struct{}{}
-	if len(r.ring) < limit {
-		r.ring = append(r.ring, key)
-		return
+	if len(m.ring) < limit {
+		m.ring = append(m.ring, key)
+		return false
 	}
-	delete(r.keys, r.ring[r.at])
-	r.ring[r.at] = key
-	r.at = (r.at + 1) % limit
+	old := m.ring[m.at]
+	if _, forgot = m.values[old]; forgot && old != key {
+		delete(m.values, old)
+	}
+	m.ring[m.at] = key
+	m.at = (m.at + 1) % limit
+	return forgot && old != key
 }
 
-func (r *recent) has(key string) bool {
-	_, ok := r.keys[key]
+func (m *memory[V]) get(key string) (V, bool) {
+	v, ok := m.values[key]
+	return v, ok
+}
+
+func (m *memory[V]) has(key string) bool {
+	_, ok := m.values[key]
 	return ok
 }
+
+// drop forgets a key; its place in the ring is free when it is the oldest.
+func (m *memory[V]) drop(key string) { delete(m.values, key) }
 
 // fifo is a queue on a slice.
 type fifo[T any] struct {

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/penstock-io/penstock/internal/event"
+	"github.com/penstock-io/penstock/internal/job"
 )
 
 // Input is what has happened.
@@ -56,6 +57,27 @@ type TokensGone struct {
 	Earliest  int64
 }
 
+// Cancels are records of the control topic, in order and without a gap:
+// [From, Next). Those that are none were passed over.
+type Cancels struct {
+	Partition  int32
+	From, Next int64
+	Cancels    []Cancel
+}
+
+// Cancel asks for a job to be stopped.
+type Cancel struct {
+	Tenant, Job string
+	Time        time.Time // the record's
+}
+
+// ControlGone means that what was to be read next is not in the log any more;
+// Earliest is.
+type ControlGone struct {
+	Partition int32
+	Earliest  int64
+}
+
 // Located answers FindEnd.
 type Located struct {
 	LP
@@ -64,6 +86,8 @@ type Located struct {
 	RequestsEnd int64     // of the LP's requests
 	LogStart    int64     // of the token partition
 	Oldest      time.Time // of its oldest record; zero if it is empty
+	ControlFrom int64     // no cancel of a request that is not done stands before it on the control partition
+	ControlEnd  int64     // of the control partition
 }
 
 // ClaimFailed means that the claim was refused, or its outcome is unknown.
@@ -98,7 +122,23 @@ type Ended struct {
 	At      time.Time // when it ended, as the log says
 	// Found tells that the end was in the log already, so it needs no read-back.
 	Found bool
+	// Cancelled is the Start's.
+	Cancelled bool
+	// Retry, where it is set, says that nothing has ended, and that the call is
+	// to be made again. Type is "", Attempt and At are of the one that failed.
+	Retry *Retry
 }
+
+// Retry is a call that failed before it said anything, and is to be made again.
+type Retry struct {
+	At    time.Time // not before
+	Fact  []byte    // data of job.retrying
+	Again *Again    // what the next Start is told
+}
+
+// Again says what stands in the log of a call that failed before it said
+// anything. Nil leaves it to Resume: the call wrote nothing.
+type Again struct{ job.Progress }
 
 // FactWritten means that Kafka has the fact, or the dead letter, of the request at Offset.
 type FactWritten struct {
@@ -128,6 +168,8 @@ func (Requests) input()     {}
 func (RequestsGone) input() {}
 func (Tokens) input()       {}
 func (TokensGone) input()   {}
+func (Cancels) input()      {}
+func (ControlGone) input()  {}
 func (Located) input()      {}
 func (ClaimFailed) input()  {}
 func (WriteFailed) input()  {}
@@ -151,10 +193,21 @@ type Follow struct {
 // Unfollow ends the reading of a token partition.
 type Unfollow struct{ Partition int32 }
 
+// FollowControl reads a control partition from an offset, also where it was
+// followed from another.
+type FollowControl struct {
+	Partition int32
+	From      int64
+}
+
+// UnfollowControl ends the reading of a control partition.
+type UnfollowControl struct{ Partition int32 }
+
 // FindEnd wants Located.
 type FindEnd struct {
 	LP
-	Gen uint64
+	Gen  uint64
+	Next int64 // the first request that is not done
 }
 
 // AppendClaim writes lane.claimed to the token partition. From here on no
@@ -184,10 +237,21 @@ type Shut struct {
 // Start makes a call.
 type Start struct {
 	LP
-	Gen     uint64
-	Request *Request
-	Expired bool    // too old to be run: it ends as expired, unless the log holds its end
-	Resume  *Resume // what the log may hold of it; nil: nothing
+	Gen       uint64
+	Request   *Request
+	Expired   bool    // too old to be run: it ends as expired, unless the log holds its end
+	Cancelled bool    // it ends as cancelled, unless the log holds its end; no model is called
+	Resume    *Resume // what the log may hold of it from before our claim; nil: nothing
+	Try       int     // how often this owner has started it, from 1
+	Again     *Again  // what an earlier try of this owner left; goes before Resume
+}
+
+// Stop breaks a call off that was started: it ends as cancelled, unless it has
+// ended. A call that is over already is passed over.
+type Stop struct {
+	LP
+	Gen    uint64
+	Offset int64
 }
 
 // Resume says where in the token partition a job's output stands.
@@ -250,18 +314,21 @@ type Pulse struct {
 // Pulses writes pulses.
 type Pulses struct{ Pulses []Pulse }
 
-func (Follow) effect()      {}
-func (Unfollow) effect()    {}
-func (FindEnd) effect()     {}
-func (AppendClaim) effect() {}
-func (Open) effect()        {}
-func (Shut) effect()        {}
-func (Start) effect()       {}
-func (AppendFact) effect()  {}
-func (Bury) effect()        {}
-func (Commit) effect()      {}
-func (Release) effect()     {}
-func (Pause) effect()       {}
-func (Resumed) effect()     {}
-func (Seek) effect()        {}
-func (Pulses) effect()      {}
+func (Follow) effect()          {}
+func (Unfollow) effect()        {}
+func (FollowControl) effect()   {}
+func (UnfollowControl) effect() {}
+func (FindEnd) effect()         {}
+func (AppendClaim) effect()     {}
+func (Open) effect()            {}
+func (Shut) effect()            {}
+func (Start) effect()           {}
+func (Stop) effect()            {}
+func (AppendFact) effect()      {}
+func (Bury) effect()            {}
+func (Commit) effect()          {}
+func (Release) effect()         {}
+func (Pause) effect()           {}
+func (Resumed) effect()         {}
+func (Seek) effect()            {}
+func (Pulses) effect()          {}

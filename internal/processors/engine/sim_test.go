@@ -42,6 +42,7 @@ type rules struct {
 	noHold        bool // outputs of the old epoch may stand behind a new claim
 	highBound     bool // a commit's bound is the end of the log
 	noRecallFence bool // who continues a job reads it without a fence
+	noControl     bool // a new owner reads the cancels from after its claim alone
 }
 
 // scenario is the shape of a run.
@@ -67,6 +68,7 @@ type world struct {
 	tokFrom    map[int32]int64 // log start
 	reqs       map[LP][]*reqRec
 	reqFrom    map[LP]int64
+	control    map[int32][]Cancel
 	commits    map[LP]Commit
 	owner      map[LP]*proc // as the coordinator has it
 	moving     map[LP]*proc // a revocation is under way, to whom
@@ -82,6 +84,7 @@ type world struct {
 	jobs    map[string]*jobState
 	dead    map[LP]map[int64]bool
 	wrong   error
+	seen    struct{ started, cancelled, stopped, retried int }
 }
 
 type tokRec struct {
@@ -102,6 +105,7 @@ type jobState struct {
 	created   int64   // end of the token log when its first request was written
 	first     int64   // offset of its first request
 	offsets   []int64 // of its events that count
+	cancels   []int64 // where its cancels stand on the control log
 	ended     bool
 	endAt     int64
 	factDone  bool
@@ -122,7 +126,7 @@ func newWorld(c chooser, s scenario) *world {
 	w := &world{
 		chooser: c, scenario: s, now: time.UnixMilli(1_700_000_000_000), random: rand.New(rand.NewPCG(1, 2)),
 		tokens: map[int32][]tokRec{}, tokFrom: map[int32]int64{}, reqs: map[LP][]*reqRec{}, reqFrom: map[LP]int64{},
-		commits: map[LP]Commit{}, owner: map[LP]*proc{}, moving: map[LP]*proc{},
+		control: map[int32][]Cancel{}, commits: map[LP]Commit{}, owner: map[LP]*proc{}, moving: map[LP]*proc{},
 		filters: map[int32]*fence.Filter{}, jobs: map[string]*jobState{}, dead: map[LP]map[int64]bool{},
 		hot: LP{event.Interactive, 0},
 		lps: []LP{{event.Interactive, 0}, {event.Standard, 0}, {event.Interactive, 1}},
@@ -205,6 +209,23 @@ func TestSimulationOfManySeeds(t *testing.T) {
 	}
 }
 
+func TestSimulationCancelsAndRetries(t *testing.T) {
+	t.Parallel()
+	var got struct{ cancelled, stopped, retried int }
+	for seed := range uint64(40) {
+		w := newWorld(seedOf(seed), scenario{steps: 3000, requests: 40, faults: 20})
+		if err := w.run(); err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		got.cancelled += w.seen.cancelled
+		got.stopped += w.seen.stopped
+		got.retried += w.seen.retried
+	}
+	if got.cancelled < 50 || got.stopped < 10 || got.retried < 40 {
+		t.Errorf("the simulation hardly comes to it: %+v", got)
+	}
+}
+
 func TestSimulationWithRetention(t *testing.T) {
 	t.Parallel()
 	for seed := range runs(t, 150) {
@@ -222,6 +243,7 @@ func TestSimulationFindsEveryBrokenRule(t *testing.T) {
 		"hold":        {noHold: true},
 		"bound":       {highBound: true},
 		"recallfence": {noRecallFence: true},
+		"control":     {noControl: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

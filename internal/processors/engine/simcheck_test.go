@@ -41,6 +41,9 @@ func (w *world) counted(j *jobState, v *event.View, offset int64) {
 	if j.ended {
 		w.fail("job %s: %s after its end", j.head.Job, v.Type)
 	}
+	if v.Type == event.OutputCancelled && len(j.cancels) == 0 {
+		w.fail("job %s: cancelled by nobody", j.head.Job)
+	}
 	if v.Type == event.OutputStarted && v.Attempt == 1 && j.conv != "" {
 		for _, o := range w.seq {
 			if o.conv == j.conv && o.LP == j.LP && o.first < j.first && !o.ended && !o.trimmed && !j.trimmed {
@@ -86,10 +89,33 @@ func (w *world) appendFact(h *event.Head) {
 }
 
 func factOf(t event.Type) event.Type {
-	if t == event.OutputFailed {
+	switch t {
+	case event.OutputFailed:
 		return event.JobFailed
+	case event.OutputCancelled:
+		return event.JobCancelled
+	default:
+		return event.JobCompleted
 	}
-	return event.JobCompleted
+}
+
+// starts is told of every call. A job whose cancel stood in the log before its
+// owner looked where the log ends is not run.
+func (p *proc) starts(f *Start) {
+	p.w.seen.started++
+	if f.Cancelled {
+		p.w.seen.cancelled++
+		return
+	}
+	j := p.w.jobs[jobKey(f.Request.Head.Tenant, f.Request.Head.Job)]
+	if j.ended || j.twice || j.trimmed || f.Expired {
+		return
+	}
+	for _, offset := range j.cancels {
+		if offset < p.heard[f.Gen] {
+			p.w.fail("job %s is run by %s, though its cancel stands at offset %d, before %d, where it looked", j.head.Job, p.name, offset, p.heard[f.Gen])
+		}
+	}
 }
 
 // done tells whether nothing is owed for a request.
@@ -162,6 +188,9 @@ func (p *proc) bounds() {
 	if e.inFlight > e.cfg.MaxInFlight || e.inFlight < 0 {
 		p.w.fail("%d calls in flight, %d at most", e.inFlight, e.cfg.MaxInFlight)
 	}
+	if e.ending > e.cfg.MaxEndings || e.ending < 0 {
+		p.w.fail("%d calls end what was cancelled, %d at most", e.ending, e.cfg.MaxEndings)
+	}
 	for _, l := range e.lanes {
 		if len(l.entries) > e.cfg.MaxWindow {
 			p.w.fail("%d requests in the window, %d at most", len(l.entries), e.cfg.MaxWindow)
@@ -169,14 +198,17 @@ func (p *proc) bounds() {
 		if l.bytes > e.cfg.MaxWindowBytes && len(l.entries) > 1 {
 			p.w.fail("%d bytes in the window, %d at most", l.bytes, e.cfg.MaxWindowBytes)
 		}
-		if len(l.recent.keys) > e.cfg.Recent || len(l.keys) > len(l.entries) || len(l.jobs) > len(l.entries) {
-			p.w.fail("remembered %d, keys %d, jobs %d of %d entries", len(l.recent.keys), len(l.keys), len(l.jobs), len(l.entries))
+		if len(l.recent.values) > e.cfg.Recent || len(l.keys) > len(l.entries) || len(l.jobs) > len(l.entries) {
+			p.w.fail("remembered %d, keys %d, jobs %d of %d entries", len(l.recent.values), len(l.keys), len(l.jobs), len(l.entries))
 		}
 		bytes, started := 0, 0
 		for _, en := range l.entries {
 			bytes += en.Bytes
 			if en.started {
 				started++
+			}
+			if en.started && !en.cancelled && slices.Contains(l.resting, en) {
+				p.w.fail("a call that runs waits for its next try")
 			}
 		}
 		if bytes != l.bytes || started != l.started {

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/penstock-io/penstock/internal/event"
 	"github.com/penstock-io/penstock/internal/fence"
@@ -27,6 +28,12 @@ func (p *proc) do(f Effect) {
 		p.tail[f.Partition] = &tail{at: f.From}
 	case Unfollow:
 		delete(p.tail, f.Partition)
+	case FollowControl:
+		p.ctl[f.Partition] = &tail{at: f.From}
+	case UnfollowControl:
+		delete(p.ctl, f.Partition)
+	case Stop:
+		p.stop(f)
 	case FindEnd:
 		p.locates = append(p.locates, &locate{f: f})
 	case AppendClaim:
@@ -45,6 +52,7 @@ func (p *proc) do(f Effect) {
 			delete(p.gates, f.LP)
 		}
 	case Start:
+		p.starts(&f)
 		p.calls = append(p.calls, &simCall{s: f, g: p.gate(f.LP, f.Gen)})
 	case AppendFact:
 		h := f.Head
@@ -98,12 +106,26 @@ type simCall struct {
 	g        *simGate
 	recalled bool
 	t        job.Progress
+	stopped  bool
+	wrote    bool
 	plan     []event.Type
+}
+
+// fails stands in a plan for a failure before the first token that is tried again.
+const fails event.Type = ""
+
+func (p *proc) stop(f Stop) {
+	for _, c := range p.calls {
+		if c.s.LP == f.LP && c.s.Gen == f.Gen && c.s.Request.Offset == f.Offset {
+			c.stopped = true
+			p.w.seen.stopped++
+		}
+	}
 }
 
 func (p *proc) call(i int) {
 	c := p.calls[i]
-	ended := Ended{LP: c.s.LP, Gen: c.s.Gen, Offset: c.s.Request.Offset}
+	ended := Ended{LP: c.s.LP, Gen: c.s.Gen, Offset: c.s.Request.Offset, Cancelled: c.s.Cancelled}
 	over := func() {
 		p.post(ended)
 		p.calls = append(p.calls[:i:i], p.calls[i+1:]...)
@@ -122,8 +144,23 @@ func (p *proc) call(i int) {
 			over()
 		}
 	case c.g.open:
+		if c.stopped {
+			c.plan = []event.Type{event.OutputCancelled}
+		}
 		t := c.plan[0]
 		c.plan = c.plan[1:]
+		if t == fails {
+			p.w.seen.retried++
+			ended.Attempt, ended.At = max(c.t.Attempt, 1), p.w.now
+			ended.Retry = &Retry{At: p.w.now.Add(time.Duration(p.w.n(300)) * time.Millisecond)}
+			if c.wrote || c.t.NextSeq == 0 {
+				ended.Retry.Again = &Again{c.t}
+				ended.Retry.Again.Attempt = ended.Attempt
+			}
+			over()
+			return
+		}
+		c.wrote = true
 		if t == event.OutputStarted {
 			c.t.Attempt++
 		}
@@ -147,7 +184,9 @@ func (p *proc) call(i int) {
 // recall is what call.go's does, and what begin does with it.
 func (p *proc) recall(c *simCall) bool {
 	c.recalled = true
-	if r := c.s.Resume; r != nil {
+	if c.s.Again != nil {
+		c.t = c.s.Again.Progress
+	} else if r := c.s.Resume; r != nil {
 		from, log := r.From, p.w.tokens[c.s.Partition]
 		if from < 0 {
 			j := p.w.jobs[jobKey(c.s.Request.Head.Tenant, c.s.Request.Head.Job)]
@@ -177,10 +216,20 @@ func (p *proc) recall(c *simCall) bool {
 	case c.s.Expired:
 		c.plan = append(c.plan, event.OutputFailed)
 		return true
+	case c.s.Cancelled:
+		c.plan = append(c.plan, event.OutputCancelled)
+		return true
 	case c.t.NextSeq == 0:
 		c.plan = append(c.plan, event.OutputStarted)
-	case p.w.n(2) == 0:
+	case c.s.Again != nil || p.w.n(2) == 0:
 		c.plan = append(c.plan, event.OutputSuperseded, event.OutputStarted)
+	}
+	if c.s.Try < 4 && p.w.n(4) == 0 {
+		if p.w.n(2) == 0 && c.t.NextSeq == 0 {
+			c.plan = nil // before output.started was written
+		}
+		c.plan = append(c.plan, fails)
+		return true
 	}
 	for range p.w.n(4) {
 		c.plan = append(c.plan, event.OutputDelta)

@@ -12,6 +12,10 @@ import (
 // disturb is an event from outside the processes.
 func (w *world) disturb() {
 	if w.n(100) >= w.faults {
+		if len(w.seq) > 0 && w.n(6) == 0 {
+			w.cancel(w.seq[len(w.seq)-1-w.n(min(len(w.seq), 12))])
+			return
+		}
 		w.request()
 		return
 	}
@@ -104,6 +108,13 @@ func (w *world) late() {
 	}
 }
 
+// cancel asks for a job to be stopped, whether it has ended or not.
+func (w *world) cancel(j *jobState) {
+	log := w.control[j.Partition]
+	j.cancels = append(j.cancels, int64(len(log)))
+	w.control[j.Partition] = append(log, Cancel{Tenant: j.head.Tenant, Job: j.head.Job, Time: w.now})
+}
+
 // request writes a request: a new job, or one of the kinds that are trouble.
 func (w *world) request() {
 	if w.made*w.steps >= w.requests*(w.at+40) {
@@ -148,6 +159,9 @@ func (w *world) request() {
 		w.jobs[j.key] = j
 		w.seq = append(w.seq, j)
 		r.job, r.Head = j, j.head
+		if w.n(12) == 0 { // the cancel overtakes its job
+			w.cancel(j)
+		}
 	}
 	r.Offset = int64(len(w.reqs[lp]))
 	w.reqs[lp] = append(w.reqs[lp], r)

@@ -23,7 +23,10 @@ type proc struct {
 	intakeQ []Input
 	tail    map[int32]*tail
 	tailQ   []Input
-	posts   []Input // from calls, acknowledgements, timers
+	ctl     map[int32]*tail // of the control partitions
+	ctlQ    []Input
+	heard   map[uint64]int64 // by gen: where the control log ended when its owner looked
+	posts   []Input          // from calls, acknowledgements, timers
 	tokQ    map[int32][]write
 	jobQ    []write
 	pending map[LP]Commit
@@ -95,8 +98,9 @@ func newProc(w *world, name string) *proc {
 	}
 	p := &proc{
 		w: w, name: name, alive: true, member: true, fetch: map[LP]*fetch{}, life: map[LP]*life{}, tail: map[int32]*tail{},
+		ctl: map[int32]*tail{}, heard: map[uint64]int64{},
 		tokQ: map[int32][]write{}, pending: map[LP]Commit{}, gates: map[LP]*simGate{},
-		eng: New(Config{Owner: name, MaxInFlight: 4, MaxWindow: window, MaxWindowBytes: bytes, Recent: 4}),
+		eng: New(Config{Owner: name, MaxInFlight: 4, MaxWindow: window, MaxWindowBytes: bytes, Recent: 4, MaxEndings: 2, CancelAhead: 2 * time.Second}),
 	}
 	for _, in := range w.pulses {
 		p.step(in)
@@ -116,7 +120,7 @@ func (p *proc) step(in Input) {
 
 // actions is how many kinds of things a process does.
 const (
-	actions     = 12
+	actions     = 13
 	readsTokens = 3
 )
 
@@ -164,6 +168,9 @@ func (p *proc) act() {
 		}
 	case 11:
 		p.pulse()
+	case 12:
+		p.pollControl(int32(p.w.n(2)))
+		p.deliver(&p.ctlQ, 0)
 	}
 }
 
@@ -177,6 +184,10 @@ func (p *proc) everything() {
 		p.pollTail(1)
 		p.deliver(&p.tailQ, 0)
 		p.deliver(&p.tailQ, 0)
+		p.pollControl(0)
+		p.pollControl(1)
+		p.deliver(&p.ctlQ, 0)
+		p.deliver(&p.ctlQ, 0)
 		p.deliver(&p.posts, 0)
 		p.heartbeat()
 		p.locate()
@@ -364,6 +375,16 @@ func (p *proc) pollTail(part int32) {
 	p.tailQ = append(p.tailQ, in)
 }
 
+func (p *proc) pollControl(part int32) {
+	s, log := p.ctl[part], p.w.control[part]
+	if s == nil || s.at >= int64(len(log)) || len(p.ctlQ) > 3 {
+		return
+	}
+	next := min(s.at+1+int64(p.w.n(4)), int64(len(log)))
+	p.ctlQ = append(p.ctlQ, Cancels{Partition: part, From: s.at, Next: next, Cancels: log[s.at:next]})
+	s.at = next
+}
+
 // heartbeat goes through its parts: sent, looked at by the coordinator, back.
 // Mostly they follow each other at once.
 func (p *proc) heartbeat() {
@@ -396,10 +417,29 @@ func (p *proc) locate() {
 		if l.in.LogStart < l.in.End {
 			l.in.Oldest = p.w.tokens[part][l.in.LogStart].time
 		}
+		p.locateControl(l)
 		return
 	}
 	p.locates = p.locates[1:]
 	p.step(*l.in)
+}
+
+// locateControl looks where the cancels of what is not done begin, by the time
+// of the first request that is not, and where the log ends.
+func (p *proc) locateControl(l *locate) {
+	since, log := p.w.now, p.w.control[l.f.Partition]
+	if reqs := p.w.reqs[l.f.LP]; l.f.Next < int64(len(reqs)) {
+		since = reqs[max(l.f.Next, p.w.reqFrom[l.f.LP])].Time
+	}
+	l.in.ControlEnd = int64(len(log))
+	from, _ := slices.BinarySearchFunc(log, since.Add(-2*time.Second), func(c Cancel, t time.Time) int { return c.Time.Compare(t) })
+	l.in.ControlFrom = int64(from)
+	if lane := p.eng.lanes[l.f.LP]; lane != nil && lane.gen == l.f.Gen && lane.epoch == 0 {
+		p.heard[l.f.Gen] = l.in.ControlEnd
+	}
+	if p.w.noControl {
+		l.in.ControlFrom = l.in.ControlEnd
+	}
 }
 
 func (p *proc) flushTokens(part int32) {

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"slices"
 	"time"
 
 	"github.com/penstock-io/penstock/internal/event"
@@ -89,7 +90,7 @@ func (e *Engine) handedOver(l *lane) {
 	}
 	for key, r := range l.restored {
 		if r.End != "" {
-			l.recent.add(key, e.cfg.Recent)
+			l.recent.add(key, struct{}{}, e.cfg.Recent)
 		}
 	}
 	l.restored = map[string]*restored{}
@@ -139,6 +140,9 @@ func (e *Engine) admit(l *lane, r *Request) {
 	en.name = key
 	l.jobs[key] = en
 	l.queue(en)
+	if e.controls[l.Partition].asks(en, e.cfg.CancelAhead) {
+		e.cancel(en)
+	}
 }
 
 func (l *lane) add(en *entry) {
@@ -169,7 +173,7 @@ func (l *lane) done(offset int64) {
 
 // enqueue gives a lane with runnable requests its turn.
 func (e *Engine) enqueue(l *lane) {
-	if !l.queued && l.epoch > 0 && !l.ready.empty() {
+	if !l.queued && l.epoch > 0 && l.heard && !l.ready.empty() {
 		l.queued = true
 		e.runnable[l.Lane] = append(e.runnable[l.Lane], l)
 	}
@@ -177,10 +181,7 @@ func (e *Engine) enqueue(l *lane) {
 
 // schedule starts what may be started: the lane that is furthest below its
 // weight's share goes first, and within a lane its partitions take turns.
-func (e *Engine) schedule(now time.Time) {
-	if e.draining || !e.leased(now) {
-		return
-	}
+func (e *Engine) schedule() {
 	for e.inFlight < e.cfg.MaxInFlight {
 		which := e.furthestBehind()
 		if which == event.NoLane {
@@ -189,13 +190,18 @@ func (e *Engine) schedule(now time.Time) {
 		l := e.runnable[which][0]
 		e.runnable[which] = e.runnable[which][1:]
 		l.queued = false
-		if e.lanes[l.LP] != l || !l.claimer.Owns() || l.lapsed {
+		if e.lanes[l.LP] != l || !l.mayStart() {
 			continue // gone; or its lease lapsed, and it gets its turn again when it is claimed anew
 		}
-		e.start(l, l.ready.pop())
+		if en := l.ready.pop(); !en.cancelled { // which has another way to its end
+			e.start(en)
+		}
 		e.enqueue(l)
 	}
 }
+
+// mayStart tells whether the lane may start requests, as long as the lease holds.
+func (l *lane) mayStart() bool { return l.claimer.Owns() && !l.lapsed && l.heard }
 
 func (e *Engine) furthestBehind() event.Lane {
 	best := event.NoLane
@@ -210,30 +216,51 @@ func (e *Engine) furthestBehind() event.Lane {
 	return best
 }
 
-func (e *Engine) start(l *lane, en *entry) {
-	if en.resume == nil {
+func (e *Engine) start(en *entry) {
+	l := en.lane
+	var again *Again
+	if en.retry != nil {
+		again, en.retry = en.retry.Again, nil
+	}
+	if en.resume == nil && en.try == 0 {
 		en.from, en.epoch = l.position, l.filter.Epochs[l.Lane]
 	}
 	en.started = true
+	en.try++
 	l.started++
-	e.inFlight++
-	e.byLane[l.Lane]++
+	if en.cancelled {
+		e.ending++
+	} else {
+		e.inFlight++
+		e.byLane[l.Lane]++
+	}
 	e.do(Start{
-		LP: l.LP, Gen: l.gen, Request: en.Request, Resume: en.resume,
-		Expired: (en.resume == nil || en.resume.From < 0) && !l.oldest.IsZero() && en.Time.Before(l.oldest),
+		LP: l.LP, Gen: l.gen, Request: en.Request, Resume: en.resume, Cancelled: en.cancelled, Try: en.try, Again: again,
+		Expired: again == nil && (en.resume == nil || en.resume.From < 0) && !l.oldest.IsZero() && en.Time.Before(l.oldest),
 	})
 }
 
 // ended takes the end of a call, and frees its slot.
 func (e *Engine) ended(in Ended) {
-	e.inFlight--
-	e.byLane[in.Lane]--
+	if in.Cancelled {
+		e.ending--
+	} else {
+		e.inFlight--
+		e.byLane[in.Lane]--
+	}
 	l := e.lanes[in.LP]
 	if l == nil || l.gen != in.Gen {
 		return
 	}
 	en := l.entries[in.Offset]
-	if en == nil || in.Type == "" {
+	if en == nil {
+		return
+	}
+	if in.Retry != nil {
+		e.rest(en, &in)
+		return
+	}
+	if in.Type == "" {
 		return
 	}
 	en.fact, en.data, en.attempt, en.at = in.Type, in.Data, in.Attempt, in.At
@@ -277,21 +304,29 @@ func (e *Engine) factWritten(now time.Time, in FactWritten) {
 	}
 	if en.key != nil {
 		l.finish(en, e.cfg.Recent)
+		e.controls[l.Partition].drop(en.name)
 	}
 	e.take(l)
 	e.enqueue(l)
 }
 
-// finish lets the next of the key run.
+// finish lets the next of the key run. One that was cancelled while it waited
+// may be done before those that stand before it.
 func (l *lane) finish(en *entry, limit int) {
 	delete(l.jobs, en.name)
-	l.recent.add(en.name, limit)
+	l.recent.add(en.name, struct{}{}, limit)
 	k := en.key
+	if k.queue[0] != en {
+		k.queue = slices.DeleteFunc(k.queue, func(other *entry) bool { return other == en })
+		return
+	}
 	k.queue[0] = nil
 	k.queue = k.queue[1:]
 	if len(k.queue) == 0 {
 		delete(l.keys, k.name)
 		return
 	}
-	l.ready.push(k.queue[0])
+	if next := k.queue[0]; !next.cancelled { // else it is on its way to its end, and the next follows that
+		l.ready.push(next)
+	}
 }
