@@ -181,7 +181,8 @@ func (a *App) buildServing(p *parts, names topics.Names) error {
 	rows := projections.NewStore(p.pool, p.cluster, projections.Topics(names), a.log)
 	p.gateway = gateway.New(gateway.Config{
 		Cluster: p.cluster, Names: names, Partitions: a.cfg.Topics.Partitions,
-		Rows: rows, Logger: a.log, Registry: a.metrics,
+		Rows: rows, Open: rows, Intake: p.ingest, Logger: a.log, Registry: a.metrics,
+		Origins: a.cfg.Origins, MaxConnections: a.cfg.MaxConnections,
 	})
 	p.questions = projections.NewAPI(projections.APIConfig{
 		Rows: rows, Log: p.gateway.Lookup(), Partitions: a.cfg.Topics.Partitions,

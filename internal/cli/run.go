@@ -38,6 +38,9 @@ type ProcessFlags struct {
 	MetricsListen string            `setting:"" placeholder:"HOST:PORT" help:"A listener for /metrics and /debug/pprof alone."`
 	Models        map[string]string `setting:"" placeholder:"NAME=MODEL" help:"Bare names of models."`
 	MaxInFlight   int               `setting:"" default:"1024" help:"Calls of models at once."`
+
+	Origins        []string `setting:"" placeholder:"ORIGIN" help:"Origins of browsers' pages that may open a WebSocket, beside the server's own; * is any."`
+	MaxConnections int      `setting:"" default:"20000" help:"WebSockets at once."`
 }
 
 // RoleFlags say which part of the work a process takes on.
@@ -61,6 +64,7 @@ type RunCmd struct {
 func (c *RunCmd) Run(ctx context.Context, sys *System, common *Common) error {
 	cfg := app.Config{
 		Lanes: c.Lanes, Listen: c.Listen, MetricsListen: c.MetricsListen,
+		Origins: c.Origins, MaxConnections: c.MaxConnections,
 		Kafka: c.Kafka, Topics: c.options(), Postgres: c.Postgres,
 		Simulated: c.Sim, Models: c.Models, MaxInFlight: c.MaxInFlight, Grace: c.Grace, Patience: c.Patience,
 	}
