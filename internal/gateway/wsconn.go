@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
-	"os"
+	"net"
 	"sync"
 	"time"
 
@@ -263,7 +263,7 @@ func (s *socket) write(frame []byte) {
 	}
 	if err := s.conn.WriteMessage(websocket.TextMessage, frame); err != nil {
 		s.broken = true
-		if errors.Is(err, os.ErrDeadlineExceeded) && s.how == endedGone {
+		if late, ok := errors.AsType[net.Error](err); ok && late.Timeout() && s.how == endedGone {
 			s.how = endedSlow
 		}
 		_ = s.net.Close() // the reader ends

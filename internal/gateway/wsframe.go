@@ -91,11 +91,13 @@ func decodeFrame(raw []byte) (clientFrame, error) {
 		return clientFrame{}, frameFault(api.JSONFault(raw, err))
 	}
 	f := clientFrame{op: w.Op, ref: w.Ref, sub: w.Sub, credit: -1}
-	for name, value := range map[string]string{"ref": f.ref, "sub": f.sub} {
-		if len(value) > maxName {
-			f.ref = f.ref[:min(len(f.ref), maxName)]
-			return f, fault.Param(name, "%s has %d bytes: %d at most", name, len(value), maxName)
-		}
+	if n := len(f.ref); n > maxName {
+		f.ref, f.sub = "", ""
+		return f, fault.Param("ref", "ref has %d bytes: %d at most", n, maxName)
+	}
+	if n := len(f.sub); n > maxName {
+		f.sub = ""
+		return f, fault.Param("sub", "sub has %d bytes: %d at most", n, maxName)
 	}
 	return f, f.fill(raw)
 }

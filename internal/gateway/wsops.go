@@ -27,9 +27,9 @@ func (s *socket) handle(raw []byte) {
 	case opSubscribe:
 		s.subscribe(&f)
 	case opUnsubscribe:
-		s.tell(func() { s.unsubscribe(&f) })
+		s.unsubscribe(&f)
 	case opCredit:
-		s.tell(func() { s.grant(&f) })
+		s.credit(&f)
 	case opSubmit:
 		s.submit(&f)
 	case opCancel:
@@ -126,11 +126,23 @@ func (s *socket) openConversation(sub *subscription, f *clientFrame) error {
 	return nil
 }
 
-// unsubscribe ends a subscription. The pump calls it.
+// unsubscribe frees the subscription's name at once, and has the pump end it.
 func (s *socket) unsubscribe(f *clientFrame) {
 	sub := s.find(f.sub)
 	if sub == nil {
-		s.write(encodeFrame(s.refusalOf(f.ref, "", noSubscription(f.sub))))
+		s.refuse(f.ref, "", noSubscription(f.sub))
+		return
+	}
+	s.mu.Lock()
+	delete(s.names, f.sub)
+	s.mu.Unlock()
+	s.tell(func() { s.leave(sub, f.ref) })
+}
+
+// leave ends a subscription that its client wants no more. The pump calls it.
+func (s *socket) leave(sub *subscription, ref string) {
+	s.write(encodeFrame(answerFrame{Op: "end", Ref: ref, Sub: sub.name}))
+	if sub.gone { // it had come to its end by itself
 		return
 	}
 	if sub.wait != nil {
@@ -138,34 +150,35 @@ func (s *socket) unsubscribe(f *clientFrame) {
 	}
 	sub.gone = true
 	if sub.announced {
+		sub.announced = false // it is counted here
 		s.g.metrics.completions.WithLabelValues(endedGone).Inc()
 	}
-	s.write(encodeFrame(answerFrame{Op: "end", Ref: f.ref, Sub: f.sub}))
 	if !sub.away {
 		s.release(sub)
-		return
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	sub.announced = false // it was counted
-	delete(s.names, f.sub)
 }
 
-// grant adds credit. The pump calls it.
-func (s *socket) grant(f *clientFrame) {
+func (s *socket) credit(f *clientFrame) {
 	sub := s.find(f.sub)
 	switch {
 	case sub == nil:
-		s.write(encodeFrame(s.refusalOf(f.ref, "", noSubscription(f.sub))))
+		s.refuse(f.ref, "", noSubscription(f.sub))
 	case sub.unlimited:
-		s.write(encodeFrame(s.refusalOf(f.ref, "", fault.Param("sub", "subscription %.140q began without credit: it gets all there is", f.sub))))
-	case sub.away:
-		sub.more = min(sub.more+f.credit, maxCredit)
+		s.refuse(f.ref, "", fault.Param("sub", "subscription %.140q began without credit: it gets all there is", f.sub))
 	default:
-		sub.frame.credit = min(sub.frame.credit+f.credit, maxCredit)
-		if sub.parked {
-			s.rouse(sub)
-		}
+		s.tell(func() { s.grant(sub, f.credit) })
+	}
+}
+
+// grant adds credit. The pump calls it; a subscription that has ended needs none.
+func (s *socket) grant(sub *subscription, n int64) {
+	if sub.away {
+		sub.more = min(sub.more+n, maxCredit)
+		return
+	}
+	sub.frame.credit = min(sub.frame.credit+n, maxCredit)
+	if sub.parked && !sub.gone {
+		s.rouse(sub)
 	}
 }
 
