@@ -213,6 +213,7 @@ func (f *conversationFeed) track(e *entry) *job.Progress {
 }
 
 func (f *conversationFeed) gap(reason, cursor, id string) {
+	f.g.metrics.gaps.WithLabelValues(reason).Inc()
 	f.out.notice(cursor, notice{Type: streamGap, Tenant: f.tenant, Job: id, Data: gapData{reason, cursor}}, f.g.cfg.Now())
 }
 

@@ -1,7 +1,7 @@
 package gateway
 
 import (
-	"fmt"
+	"strconv"
 	"testing"
 	"time"
 
@@ -81,7 +81,7 @@ func BenchmarkSocketFanOut(b *testing.B) {
 	const subscribers, perChunk = 1000, 10
 	subs := make([]*subscription, subscribers)
 	for i := range subs {
-		subs[i] = bench.subscribe(b, gw, fmt.Sprint(i))
+		subs[i] = bench.subscribe(b, gw, strconv.Itoa(i))
 	}
 	delivered := 0
 	b.ReportAllocs()

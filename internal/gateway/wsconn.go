@@ -198,11 +198,7 @@ func (s *socket) launch(f func()) {
 	if s.ended {
 		return
 	}
-	s.work.Add(1)
-	go func() {
-		defer s.work.Done()
-		f()
-	}()
+	s.work.Go(f)
 }
 
 // pump goes round until there is nothing more to do.

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -77,26 +78,41 @@ func (g *ground) dial() *wsClient {
 
 func (g *ground) dialRaw(headers ...string) *wsClient {
 	g.Helper()
-	c, resp, err := g.tryDial(headers...)
-	if err != nil {
-		g.Fatalf("dial: %v, %v", err, resp)
+	c, no := g.tryDial(headers...)
+	if c == nil {
+		g.Fatalf("dial: %d, %s", no.status, no.body)
 	}
 	return c
 }
 
-func (g *ground) tryDial(headers ...string) (*wsClient, *http.Response, error) {
+// refusal is how a handshake was answered that came to nothing.
+type refusal struct {
+	status     int
+	body       string
+	retryAfter string
+}
+
+// tryDial connects, or is refused.
+func (g *ground) tryDial(headers ...string) (*wsClient, refusal) {
+	g.Helper()
 	h := http.Header{}
 	for i := 0; i+1 < len(headers); i += 2 {
 		h.Add(headers[i], headers[i+1])
 	}
 	d := websocket.Dialer{HandshakeTimeout: wsPatience, Subprotocols: []string{"penstock.v1"}}
-	conn, resp, err := d.Dial("ws"+strings.TrimPrefix(g.url, "http")+"/v1/ws", h) //nolint:bodyclose // there is none to close
+	conn, resp, err := d.Dial("ws"+strings.TrimPrefix(g.url, "http")+"/v1/ws", h)
+	if resp == nil {
+		g.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
 	if err != nil {
-		return nil, resp, err
+		body, err := io.ReadAll(resp.Body)
+		g.no(err)
+		return nil, refusal{resp.StatusCode, string(body), resp.Header.Get("Retry-After")}
 	}
 	c := &wsClient{g, conn}
 	g.Cleanup(c.close)
-	return c, resp, nil
+	return c, refusal{}
 }
 
 func (c *wsClient) close() { _ = c.conn.Close() }
@@ -238,7 +254,7 @@ type intake struct {
 	err  error
 }
 
-func (i *intake) Decode(body []byte) (job.Request, error) {
+func (*intake) Decode(body []byte) (job.Request, error) {
 	if strings.Contains(string(body), "bad") {
 		return job.Request{}, fault.Param("body.model", "it is bad")
 	}
@@ -259,13 +275,13 @@ func (i *intake) Submit(_ context.Context, tenant string, _ job.Request, opts jo
 	}
 	a := i.g.author()
 	a.head.Tenant = tenant
-	a.request(event.Standard)
+	a.request(event.Standard) //nolint:contextcheck // it has the test's own
 	res := &job.Resource{Object: "job", ID: a.head.Job, Status: job.Queued, CreatedAt: job.Time{Time: time.Now()}, Links: job.LinksOf(a.head.Job)}
 	i.keys[opts.IdempotencyKey] = res
 	return res, nil
 }
 
-// resubscribe ends the gateway and starts another with what change makes of its
+// restart ends the gateway and starts another with what change makes of its
 // configuration.
 func (g *ground) restart(change func(*Config)) {
 	g.Helper()

@@ -88,7 +88,10 @@ func (s *socket) reserveHeld(name string) (*subscription, error) {
 	quoted, _ := jsontext.AppendQuote(nil, name) // it was decoded, so it is UTF-8
 	sub := &subscription{
 		name: name, began: s.g.cfg.Now(), of: s,
-		frame: envelope{buffers: &s.all.buffers, now: s.g.cfg.Now, sub: quoted, credit: -1},
+		frame: envelope{
+			buffers: &s.all.buffers, now: s.g.cfg.Now, sub: quoted, credit: -1,
+			gaps: s.g.metrics.gaps.WithLabelValues(gapUnreadable),
+		},
 	}
 	s.names[name], s.subs[sub] = sub, struct{}{}
 	return sub, nil

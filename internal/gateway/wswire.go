@@ -6,6 +6,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/penstock-io/penstock/internal/fault"
 	"github.com/penstock-io/penstock/internal/job"
@@ -67,7 +68,8 @@ func encodeFrame(v any) []byte {
 type envelope struct {
 	buffers *sync.Pool // of *[]byte
 	now     func() time.Time
-	sub     []byte // the subscription's name, as JSON
+	sub     []byte             // the subscription's name, as JSON
+	gaps    prometheus.Counter // of records that are no JSON
 
 	buf     *[]byte
 	events  int
@@ -98,6 +100,7 @@ func (f *envelope) begin() []byte {
 func (f *envelope) record(e *entry, cursor string) {
 	f.records++
 	if !e.embeddable() {
+		f.gaps.Inc()
 		f.notice(cursor, notice{
 			Type: streamGap, Tenant: string(e.view.Tenant), Job: string(e.view.Job), Data: gapData{gapUnreadable, cursor},
 		}, f.now())
