@@ -244,18 +244,18 @@ func (s *socket) finish(sub *subscription) {
 	if sub.job != nil {
 		status = statusOf(&sub.job.progress)
 	}
-	s.write(encodeFrame(answerFrame{Op: "end", Sub: sub.name, Status: status}))
 	s.g.metrics.completions.WithLabelValues(status).Inc()
-	s.release(sub)
+	s.release(sub) // first, so that its name is free when the client reads this
+	s.write(encodeFrame(answerFrame{Op: "end", Sub: sub.name, Status: status}))
 }
 
 // drop ends a subscription that cannot be.
 func (s *socket) drop(sub *subscription, err error) {
-	s.write(encodeFrame(s.refusalOf(sub.ref, sub.name, err)))
 	if sub.wait != nil {
 		s.forgetIdle(sub)
 	}
 	s.release(sub)
+	s.write(encodeFrame(s.refusalOf(sub.ref, sub.name, err)))
 }
 
 // errand runs f in a goroutine beside the pump, soon.
