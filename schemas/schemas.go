@@ -1,5 +1,6 @@
 // Package schemas holds Penstock's public contract: a JSON Schema (2020-12) for
-// every type and version of event and for every HTTP body of our own, and the
+// every type and version of event, for every HTTP body of our own and for the
+// frames of the WebSocket, and the
 // documents asyncapi.yaml and openapi.yaml, which refer to them.
 //
 // The files are embedded, so that what the program validates with is what it
@@ -22,7 +23,7 @@ import (
 // BaseURL is what the $id of every schema begins with; the rest is its name.
 const BaseURL = "https://penstock.io/schemas/"
 
-//go:embed asyncapi.yaml openapi.yaml events/*.json http/*.json
+//go:embed asyncapi.yaml openapi.yaml events/*.json http/*.json ws/*.json
 var files embed.FS
 
 // FS returns the files by their names, such as "events/job.requested.v1.json".
@@ -36,7 +37,7 @@ func Event(eventType string, version int) string {
 // Names returns the names of all schemas, in the order of the alphabet.
 func Names() []string {
 	var names []string
-	for _, dir := range []string{"events", "http"} {
+	for _, dir := range []string{"events", "http", "ws"} {
 		entries, err := files.ReadDir(dir)
 		if err != nil {
 			panic("schemas: the embedded files lack " + dir) // they are fixed when the program is built

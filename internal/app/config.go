@@ -53,6 +53,11 @@ type Config struct {
 	// alone; "" serves /metrics on Listen and no profiles.
 	MetricsListen string
 
+	// Origins are those of browsers' pages that may open a WebSocket, beside the
+	// server's own; "*" is any.
+	Origins        []string
+	MaxConnections int // WebSockets at once; default 20,000
+
 	Kafka    []string       // bootstrap addresses, host:port; at least one
 	Topics   topics.Options // prefix, partitions and copies of the topics
 	Postgres string         // URL; needed by every role but the processors

@@ -185,30 +185,33 @@ func (a *App) buildServing(p *parts, names topics.Names) error {
 		return fmt.Errorf("metrics: %w", err)
 	}
 	rows := projections.NewStore(p.pool, p.cluster, projections.Topics(names), a.log)
-	p.gateway = gateway.New(gateway.Config{
-		Cluster: p.cluster, Names: names, Partitions: a.cfg.Topics.Partitions,
-		Rows: rows, Logger: a.log, Registry: a.metrics,
-	})
-	p.questions = projections.NewAPI(projections.APIConfig{
-		Rows: rows, Log: p.gateway.Lookup(), Partitions: a.cfg.Topics.Partitions,
-	})
 	p.ingest, err = ingest.New(ingest.Config{
 		Producer: p.producer, Names: names, Partitions: a.cfg.Topics.Partitions,
 		Keys: p.pool, Models: known{a.models}, Cursors: p.positions, Admission: p.load,
-		Jobs: jobs{p.questions, p.gateway.Lookup(), p.cluster}, MaxRecordBytes: limit,
+		Jobs: jobs{p}, MaxRecordBytes: limit,
 		Log: a.log, Registry: a.metrics,
 	})
 	if err != nil {
 		return fmt.Errorf("make the intake: %w", err)
 	}
+	p.gateway = gateway.New(gateway.Config{
+		Cluster: p.cluster, Names: names, Partitions: a.cfg.Topics.Partitions,
+		Rows: rows, Open: rows, Intake: p.ingest, Canceller: p.ingest, Logger: a.log, Registry: a.metrics,
+		Origins: a.cfg.Origins, MaxConnections: a.cfg.MaxConnections,
+	})
+	p.questions = projections.NewAPI(projections.APIConfig{
+		Rows: rows, Log: p.gateway.Lookup(), Partitions: a.cfg.Topics.Partitions,
+	})
 	return nil
 }
 
-// jobs finds jobs for ingest, which cancels and retries them.
-type jobs struct {
-	*projections.API
-	lookup  *gateway.Lookup
-	cluster *kafka.Cluster
+// jobs finds jobs for ingest, which cancels and retries them. It is made before
+// the parts that it asks, and asked after.
+type jobs struct{ parts *parts }
+
+// Job implements ingest.Jobs.
+func (j jobs) Job(ctx context.Context, tenant, id string, partition *int32) (*job.Resource, error) {
+	return j.parts.questions.Job(ctx, tenant, id, partition) //nolint:wrapcheck // a fault already
 }
 
 // requestPatience is how long Kafka gets to give a job's request.
@@ -218,7 +221,7 @@ const requestPatience = 5 * time.Second
 func (j jobs) Request(ctx context.Context, at job.Position) (event.Record, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestPatience)
 	defer cancel()
-	got, err := j.cluster.Fetch(ctx, kafka.TopicPartition{Topic: at.Topic, Partition: at.Partition}, at.Offset, 1, 0) // a broker always gives one batch
+	got, err := j.parts.cluster.Fetch(ctx, kafka.TopicPartition{Topic: at.Topic, Partition: at.Partition}, at.Offset, 1, 0) // a broker always gives one batch
 	switch {
 	case errors.Is(err, kafka.ErrOutOfRange), err == nil && (len(got.Records) == 0 || got.Records[0].Offset != at.Offset):
 		return event.Record{}, fault.New(fault.NotFound, "the job's request is not in the log any more: submit it anew")
@@ -230,7 +233,7 @@ func (j jobs) Request(ctx context.Context, at job.Position) (event.Record, error
 
 // Partition implements ingest.Jobs.
 func (j jobs) Partition(ctx context.Context, tenant, id string, named *int32) (int32, error) {
-	return j.lookup.Partition(ctx, tenant, id, named) //nolint:wrapcheck // a fault already
+	return j.parts.gateway.Lookup().Partition(ctx, tenant, id, named) //nolint:wrapcheck // a fault already
 }
 
 // limits gives the largest record of each topic, in bytes.

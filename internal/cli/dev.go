@@ -58,6 +58,7 @@ func (c *DevCmd) Run(ctx context.Context, sys *System, common *Common, set *sett
 	}
 	a, err := app.New(app.Config{
 		Listen: c.Listen, MetricsListen: c.MetricsListen,
+		Origins: c.Origins, MaxConnections: c.MaxConnections,
 		Kafka: stack.kafka, Postgres: stack.postgres, Topics: c.options(),
 		Apply: true, Simulated: true, Models: c.Models, MaxInFlight: c.MaxInFlight,
 		FirstToken: c.FirstTokenTimeout, NextToken: c.NextTokenTimeout, Tries: c.ModelTries, Grace: devGrace,

@@ -42,6 +42,8 @@ type ProcessFlags struct {
 	FirstTokenTimeout time.Duration     `setting:"" default:"60s" help:"How long a model may take to its first token."`
 	NextTokenTimeout  time.Duration     `setting:"" default:"30s" help:"How long a model may fall silent after that."`
 	ModelTries        int               `setting:"" default:"3" help:"How often a model is called that fails before its first token; 1 tries nothing again."`
+	Origins           []string          `setting:"" placeholder:"ORIGIN" help:"Origins of browsers' pages that may open a WebSocket, beside the server's own; * is any."`
+	MaxConnections    int               `setting:"" default:"20000" help:"WebSockets at once."`
 	BudgetFlags
 }
 
@@ -80,6 +82,7 @@ type RunCmd struct {
 func (c *RunCmd) Run(ctx context.Context, sys *System, common *Common) error {
 	cfg := app.Config{
 		Lanes: c.Lanes, Listen: c.Listen, MetricsListen: c.MetricsListen,
+		Origins: c.Origins, MaxConnections: c.MaxConnections,
 		Kafka: c.Kafka, Topics: c.options(), Postgres: c.Postgres,
 		Simulated: c.Sim, Models: c.Models, MaxInFlight: c.MaxInFlight, Budgets: c.budgets(),
 		FirstToken: c.FirstTokenTimeout, NextToken: c.NextTokenTimeout, Tries: c.ModelTries, Grace: c.Grace, Patience: c.Patience,

@@ -34,9 +34,9 @@ func (still) Poll(ctx context.Context) ([]kafka.Chunk, error) {
 func BenchmarkFanOut(b *testing.B) {
 	const watchers, perChunk = 1000, 10
 	gw := newGateway(Config{Partitions: 1}, still{}, func(kafka.TailConfig) (Tail, error) { return still{}, nil })
-	feeds := make([]*jobFeed, watchers)
+	feeds, outs := make([]*jobFeed, watchers), make([]frames, watchers)
 	for i := range feeds {
-		f := &jobFeed{out: &frames{}}
+		f := &jobFeed{out: &outs[i]}
 		f.tenant, f.id, f.to = "default", "bench", f
 		if err := gw.openJob(b.Context(), &f.jobStream, nil, ""); err != nil {
 			b.Fatal(err)
@@ -54,12 +54,12 @@ func BenchmarkFanOut(b *testing.B) {
 		}
 		c.Next = h.Seq
 		gw.hub.take(b.Context(), &c)
-		for _, f := range feeds {
+		for i, f := range feeds {
 			if _, err := f.poll(b.Context()); err != nil {
 				b.Fatal(err)
 			}
-			delivered += f.out.events
-			f.out.buf, f.out.events = f.out.buf[:0], 0
+			delivered += outs[i].events
+			f.out.reset()
 		}
 	}
 	if delivered != b.N*watchers*perChunk {

@@ -1,5 +1,6 @@
 // Package gateway lets any number of watchers read the token topic from any
-// position: a job's events, or a whole partition's, over SSE.
+// position: a job's events, a conversation's or a whole partition's, over SSE or
+// a WebSocket.
 //
 // The Hub has one tail for the process. A partition is followed while somebody
 // needs it, and for a while longer. Its recent records lie in immutable
@@ -15,5 +16,6 @@
 //
 // Who owns what: Gateway.Run owns the tail's goroutine and waits for all others
 // that the package starts, which look for jobs that no event was seen of yet, at
-// most one a watcher. A watcher itself runs in its request's goroutine.
+// most one a watcher. An SSE watcher runs in its request's goroutine; a WebSocket
+// has goroutines of its own, which socket tells of, and Run waits for them too.
 package gateway

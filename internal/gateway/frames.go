@@ -20,7 +20,27 @@ type frames struct {
 	events int
 }
 
+// sink is where a feed writes: an SSE client's frames, or those of a
+// WebSocket's subscription.
+type sink interface {
+	// record appends a record as it stands. cursor is the place behind it.
+	record(e *entry, cursor string)
+	// notice appends an event of the stream's own.
+	notice(cursor string, n notice, now time.Time)
+	// full tells whether what is there should be written before more comes.
+	full() bool
+	// reset forgets what was appended and not written.
+	reset()
+}
+
+// full implements sink.
 func (f *frames) full() bool { return len(f.buf) >= flushBytes }
+
+// reset implements sink.
+func (f *frames) reset() { f.buf, f.events = f.buf[:0], 0 }
+
+// record implements sink.
+func (f *frames) record(e *entry, cursor string) { f.event(cursor, e.raw) }
 
 // event appends one event. id stays the client's last one where it is "".
 func (f *frames) event(id string, data []byte) {
@@ -81,11 +101,15 @@ type snapshotData struct {
 	ThroughSeq int64  `json:"through_seq"`
 }
 
-func (f *frames) notice(id string, n notice, now time.Time) {
+// notice implements sink.
+func (f *frames) notice(cursor string, n notice, now time.Time) { f.event(cursor, n.encode(now)) }
+
+// encode writes the notice as an event.
+func (n notice) encode(now time.Time) []byte {
 	n.V, n.Time = event.Version, now.UTC().Format(event.TimeLayout)
 	b, err := json.Marshal(n, jsontext.AllowInvalidUTF8(true))
 	if err != nil {
 		panic("gateway: a notice has no JSON: " + err.Error())
 	}
-	f.event(id, b)
+	return b
 }

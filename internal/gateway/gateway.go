@@ -40,6 +40,25 @@ type Rows interface {
 	Find(ctx context.Context, tenant, id string) (*job.Resource, error)
 }
 
+// OpenJobs tells of jobs that have not ended. Oldest gives the one of a
+// conversation that was made first, nil where there is none.
+type OpenJobs interface {
+	Oldest(ctx context.Context, tenant, conversation string) (*job.Resource, error)
+}
+
+// Intake takes jobs in; *ingest.Service is one. Decode reads what POST /v1/jobs
+// takes. Errors are faults.
+type Intake interface {
+	Decode(body []byte) (job.Request, error)
+	Submit(ctx context.Context, tenant string, in job.Request, opts job.SubmitOptions) (*job.Resource, error)
+}
+
+// Canceller asks for a job to be stopped. partition is that of a job whose id
+// was not minted here, where the client knows it. Errors are faults.
+type Canceller interface {
+	Cancel(ctx context.Context, tenant, id string, partition *int32) error
+}
+
 // Config says what a Gateway reads and within which bounds. Cluster and
 // Partitions are needed; the zero value of another field takes its default.
 type Config struct {
@@ -47,6 +66,9 @@ type Config struct {
 	Names      topics.Names
 	Partitions int32                 // of the token and request topics
 	Rows       Rows                  // nil: there are none, the log alone answers
+	Open       OpenJobs              // nil: a conversation's snapshot cannot be had
+	Intake     Intake                // nil: no jobs are taken in over a WebSocket
+	Canceller  Canceller             // nil: none are cancelled there
 	Logger     *slog.Logger          // nil discards
 	Registry   prometheus.Registerer // nil keeps no metrics
 	Now        func() time.Time      // nil is time.Now
@@ -65,6 +87,13 @@ type Config struct {
 	// process's before it has to ask Kafka where a job begins; default 1 s. A
 	// larger difference costs time, and no event.
 	Skew time.Duration
+
+	// Origins are those of browsers' pages that may open a WebSocket, such as
+	// "https://chat.example", beside the server's own; "*" is any.
+	Origins          []string
+	MaxConnections   int           // WebSockets at once; default 20,000
+	MaxSubscriptions int           // of all WebSockets together; default 200,000
+	Ping             time.Duration // between two pings on a WebSocket; default 25 s
 }
 
 func (c *Config) setDefaults() {
@@ -95,6 +124,9 @@ func (c *Config) setDefaults() {
 	orTime(&c.Patience, 5*time.Second)
 	orTime(&c.Grace, 150*time.Millisecond)
 	orTime(&c.Skew, time.Second)
+	orInt(&c.MaxConnections, 20_000)
+	orInt(&c.MaxSubscriptions, 200_000)
+	orTime(&c.Ping, 25*time.Second)
 }
 
 // Gateway serves streams of events. Run must be running for it to serve.
@@ -103,6 +135,7 @@ type Gateway struct {
 	log     Log
 	hub     *hub
 	metrics *metrics
+	sockets *sockets
 
 	drain    sync.Once
 	draining chan struct{}
@@ -128,12 +161,14 @@ func newGateway(cfg Config, log Log, newTail func(kafka.TailConfig) (Tail, error
 	g.idle = sync.NewCond(&g.mu)
 	g.metrics = newMetrics(cfg.Registry, cfg.Logger)
 	g.hub = newHub(&g.cfg, log, newTail, g.metrics)
+	g.sockets = newSockets(g)
 	return g
 }
 
 // Routes adds the routes.
 func (g *Gateway) Routes(r chi.Router) {
 	r.Get("/v1/jobs/{id}/events", g.serveJob)
+	r.Get("/v1/ws", g.sockets.serve)
 	r.Get("/v1/topics/tokens/partitions/{partition}/events", g.servePartition)
 }
 
@@ -142,6 +177,7 @@ func (g *Gateway) Routes(r chi.Router) {
 func (g *Gateway) Run(ctx context.Context) error {
 	err := g.hub.run(ctx)
 	g.Drain()
+	g.sockets.all.Wait()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for t := range g.tasks {
@@ -154,8 +190,14 @@ func (g *Gateway) Run(ctx context.Context) error {
 }
 
 // Drain ends all open streams and lets no new one begin. SSE clients come back
-// by themselves, with the cursor of the last event that they got.
-func (g *Gateway) Drain() { g.drain.Do(func() { close(g.draining) }) }
+// by themselves, with the cursor of the last event that they got; WebSocket
+// clients are told to, and when.
+func (g *Gateway) Drain() {
+	g.drain.Do(func() {
+		close(g.draining)
+		g.sockets.drain()
+	})
+}
 
 // start runs f in a goroutine that Run waits for.
 func (g *Gateway) start(ctx context.Context, f func(context.Context)) {

@@ -26,6 +26,7 @@ func (s *jobStream) question() question {
 type verdict struct {
 	err   error // a fault.NotFound where nobody knows it
 	ended bool  // all its events are in the log, or were
+	until int64 // where it has ended, the log's end since then
 	from  int64 // where its events begin, if that is before where it was looked for; else -1
 }
 
@@ -33,6 +34,14 @@ type verdict struct {
 // start, among the rows, among the requests. One that was answered 202 is in
 // the last of them.
 func (g *Gateway) inspect(ctx context.Context, q question) verdict {
+	v := g.findOut(ctx, q)
+	if v.ended {
+		v.until, v.err = g.offset(ctx, g.hub.of(q.place.partition), kafka.End())
+	}
+	return v
+}
+
+func (g *Gateway) findOut(ctx context.Context, q question) verdict {
 	if !q.sure {
 		from, p, err := g.earlier(ctx, q)
 		switch {

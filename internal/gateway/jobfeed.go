@@ -9,10 +9,10 @@ import (
 	"github.com/penstock-io/penstock/internal/job"
 )
 
-// jobFeed is a job's events as an SSE client gets them.
+// jobFeed is a job's events as a client gets them.
 type jobFeed struct {
 	jobStream
-	out  *frames
+	out  sink
 	snap *snapshot // until it was sent
 }
 
@@ -46,7 +46,7 @@ func (f *jobFeed) take(e *entry) bool {
 		}
 		f.sendSnapshot()
 	}
-	f.out.event(f.reader.cursor(e, &f.filter), e.raw)
+	f.out.record(e, f.reader.cursor(e, &f.filter))
 	return !f.out.full()
 }
 
@@ -78,7 +78,7 @@ func (f *jobFeed) beginSnapshot(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	f.out.buf, f.out.events = f.out.buf[:0], 0
+	f.out.reset()
 	if f.later {
 		f.later, f.anySeq = false, false
 		f.restart(f.start)
@@ -100,3 +100,6 @@ func (g *Gateway) fold(ctx context.Context) (free func(), err error) {
 		return nil, ctx.Err() //nolint:wrapcheck // the caller's own
 	}
 }
+
+// folding implements folder.
+func (f *jobFeed) folding() bool { return f.snap != nil }

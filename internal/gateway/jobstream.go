@@ -184,8 +184,13 @@ func (s *jobStream) poll(ctx context.Context) (wait <-chan struct{}, err error) 
 	if s.progress.End != "" || s.over {
 		return nil, io.EOF
 	}
-	wait, err = s.reader.poll(ctx, s.visitor)
+	if !s.back {
+		wait, err = s.reader.poll(ctx, s.visitor)
+	}
 	if s.back {
+		if s.reader.near {
+			return nil, errFar
+		}
 		s.back = false
 		return nil, s.lookBack(ctx)
 	}
@@ -232,50 +237,78 @@ func (s *jobStream) restart(offset int64) {
 	s.filter, s.progress = fence.Filter{}, job.Progress{}
 }
 
+// settling is what is known of a job of which a stream has seen nothing.
+type settling struct {
+	ended bool  // the job has ended
+	until int64 // below this offset, if it has
+	known bool  // there is such a job, and it goes on
+}
+
+// settled comes after a poll, and tells whether the stream has seen the job, or
+// it is known that there is one. Where nothing will come any more, the next poll
+// says so.
+func (s *jobStream) settled(q *settling, wait <-chan struct{}) bool {
+	switch {
+	case s.seen:
+		return true
+	case wait == nil:
+		return false
+	case q.ended && s.reader.next >= q.until:
+		if !s.later {
+			s.tell(gapRetention) // it has ended, and its events are gone
+		}
+		s.over = true
+		return true
+	default:
+		return q.known
+	}
+}
+
+// heed takes a verdict in. An error says that there is no such job, or that
+// nobody can tell.
+func (s *jobStream) heed(q *settling, v verdict) error {
+	switch {
+	case v.err != nil:
+		return v.err
+	case v.ended:
+		q.ended, q.until = true, v.until
+	case v.from >= 0 && !s.seen:
+		s.restart(v.from)
+	}
+	q.known = !v.ended
+	return nil
+}
+
 // settle polls until an event was taken or it is known that there is such a
 // job. The error is io.EOF where nothing will come any more.
 func (s *jobStream) settle(ctx context.Context) error {
 	grace := time.NewTimer(s.g.cfg.Grace)
 	defer grace.Stop()
 	answer := make(chan verdict, 1)
-	until := int64(-1) // the job ended below it
-	known := false
+	var q settling
 	for {
 		wait, err := s.poll(ctx)
 		switch {
-		case err != nil && !errors.Is(err, io.EOF):
-			return unavailable(ctx, err)
-		case err != nil || s.seen:
+		case errors.Is(err, io.EOF):
 			return err
+		case err != nil:
+			return unavailable(ctx, err)
+		case s.settled(&q, wait):
+			if s.over {
+				return io.EOF
+			}
+			return nil
 		case wait == nil:
 			continue
-		case until >= 0 && s.reader.next >= until:
-			if !s.later {
-				s.tell(gapRetention) // it has ended, and its events are gone
-			}
-			s.over = true
-			return io.EOF
-		case known:
-			return nil
 		}
 		select {
 		case <-wait:
 		case <-grace.C:
-			q := s.question()
-			s.g.start(ctx, func(ctx context.Context) { answer <- s.g.inspect(ctx, q) })
+			question := s.question()
+			s.g.start(ctx, func(ctx context.Context) { answer <- s.g.inspect(ctx, question) })
 		case v := <-answer:
-			switch {
-			case v.err != nil:
-				return v.err
-			case v.ended:
-				if until, err = s.g.offset(ctx, s.g.hub.of(s.part.id), kafka.End()); err != nil {
-					return err
-				}
-			case v.from >= 0:
-				s.restart(v.from)
-				known = true
-			default:
-				return nil
+			if err := s.heed(&q, v); err != nil {
+				return err
 			}
 		case <-s.g.draining:
 			return errDraining()

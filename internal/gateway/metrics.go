@@ -22,12 +22,18 @@ type metrics struct {
 	catchUpErrs prometheus.Counter
 	gaps        *prometheus.CounterVec // by reason
 	delay       prometheus.Histogram
+
+	sockets       prometheus.Gauge
+	subscriptions prometheus.Gauge
+	frames        *prometheus.CounterVec
+	framesIn      prometheus.Counter
+	framesOut     prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer, log *slog.Logger) *metrics {
 	m := &metrics{
 		active: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "streaming_active_connections", Help: "Streams that are open.",
+			Name: "streaming_active_connections", Help: "Connections that stream: SSE streams and WebSockets.",
 		}),
 		chunks: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "streaming_chunks_total", Help: "Events that were written to streams.",
@@ -48,12 +54,14 @@ func newMetrics(reg prometheus.Registerer, log *slog.Logger) *metrics {
 		}),
 	}
 	m.addReading()
+	m.addSockets()
 	if reg == nil {
 		return m
 	}
 	for _, c := range []prometheus.Collector{
 		m.active, m.chunks, m.completions, m.firstByte, m.bytes, m.memory, m.followed, m.segments, m.evicted,
 		m.catchUps, m.catchUpByte, m.catchUpErrs, m.gaps, m.delay,
+		m.sockets, m.subscriptions, m.frames,
 	} {
 		if err := reg.Register(c); err != nil {
 			log.Warn("metric not registered", slog.Any("error", err))
@@ -80,13 +88,27 @@ func (m *metrics) addReading() {
 	m.gaps = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "penstock_gateway_gaps_total", Help: "Times that a reader was told that records are missing, by reason.",
 	}, []string{"reason"})
-	for _, reason := range []string{gapRetention, gapTruncated, gapRecreated, gapMissing} {
+	for _, reason := range []string{gapRetention, gapTruncated, gapRecreated, gapMissing, gapUnreadable} {
 		m.gaps.WithLabelValues(reason) // so that they show before they happen
 	}
 	m.delay = prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name: "penstock_gateway_tail_delay_seconds", Help: "From the time of a record to its being in memory, the oldest of each read.",
 		Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 	})
+}
+
+// addSockets makes what tells of WebSockets.
+func (m *metrics) addSockets() {
+	m.sockets = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "penstock_gateway_websockets", Help: "WebSockets that are open.",
+	})
+	m.subscriptions = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "penstock_gateway_subscriptions", Help: "Subscriptions on WebSockets.",
+	})
+	m.frames = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "penstock_gateway_frames_total", Help: "Frames on WebSockets, by direction: in, out.",
+	}, []string{"direction"})
+	m.framesIn, m.framesOut = m.frames.WithLabelValues("in"), m.frames.WithLabelValues("out")
 }
 
 // held notes what the window holds.

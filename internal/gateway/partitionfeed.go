@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net/http"
 	"strconv"
 
 	"github.com/penstock-io/penstock/internal/fault"
@@ -12,20 +11,21 @@ import (
 	"github.com/penstock-io/penstock/internal/kafka"
 )
 
-// partitionFeed is a whole partition as an SSE client gets it.
+// partitionFeed is a whole partition as a client gets it.
 type partitionFeed struct {
 	g       *Gateway
 	part    *partition
 	reader  *reader
 	filter  fence.Filter
-	out     *frames
+	out     sink
 	over    bool
 	visitor func(*entry) bool
 }
 
-// open finds where the client wants to begin.
-func (f *partitionFeed) open(ctx context.Context, r *http.Request) error {
-	if at, _ := position(r); at != "" {
+// open finds where the client wants to begin: behind a cursor, or at an offset.
+func (f *partitionFeed) open(ctx context.Context, at, from string) error {
+	f.visitor = f.visit
+	if at != "" {
 		c, err := f.g.checkCursor(ctx, f.part, at)
 		if err != nil {
 			return err
@@ -39,7 +39,7 @@ func (f *partitionFeed) open(ctx context.Context, r *http.Request) error {
 		}
 		return unavailable(ctx, err)
 	}
-	offset, err := f.g.offsetParam(ctx, f.part, r.URL.Query().Get("offset"))
+	offset, err := f.g.offsetParam(ctx, f.part, from)
 	f.reader = newReader(f.g.hub, f.part, offset, -1)
 	return err
 }
@@ -94,7 +94,7 @@ func (f *partitionFeed) visit(e *entry) bool {
 	if !f.filter.Admit(&e.view) {
 		return true
 	}
-	f.out.event(f.reader.cursor(e, &f.filter), e.raw)
+	f.out.record(e, f.reader.cursor(e, &f.filter))
 	return !f.out.full()
 }
 

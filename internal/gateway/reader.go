@@ -21,7 +21,12 @@ type reader struct {
 	opens       int   // of the partition, when the position was last known to be good
 	topic       cursor.TopicID
 	reborn      int // of the hub: which topic it was
+
+	near bool // poll asks nobody: where it would have to, it gives errFar
 }
+
+// errFar is what the poll of a near reader gives where Kafka has to be asked.
+var errFar = errors.New("gateway: what comes next is not in memory")
 
 // newReader makes a reader of a partition that the caller has acquired.
 func newReader(h *hub, p *partition, next int64, leaderEpoch int32) *reader {
@@ -56,6 +61,8 @@ const (
 	gapTruncated = "truncated" // the log lost them
 	gapRecreated = "recreated" // the topic is another one
 	gapMissing   = "missing"   // a seq was left out
+	// gapUnreadable is of WebSockets: the record is no JSON, and a frame is.
+	gapUnreadable = "unreadable"
 )
 
 // gapError says that the log has not got what stood at a reader's position. The
@@ -70,13 +77,16 @@ func (r *reader) seek(next int64) { r.next, r.leaderEpoch = next, -1 }
 
 // poll hands the records at the reader's position to visit, one by one, until
 // visit wants no more or there are none. It reads from Kafka once at most, and
-// only what is before the window. Where wait is nil there may be more at once;
+// only what is before the window; a near reader does not. Where wait is nil there may be more at once;
 // else it is closed when there may be.
 func (r *reader) poll(ctx context.Context, visit func(*entry) bool) (wait <-chan struct{}, err error) {
 	for {
 		v := r.part.at(r.next)
+		away := !v.followed || v.opens != r.opens
 		switch {
-		case !v.followed || v.opens != r.opens:
+		case r.near && (away || v.older):
+			return nil, errFar
+		case away:
 			if err := r.reopen(ctx); err != nil {
 				return nil, err
 			}

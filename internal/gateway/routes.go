@@ -84,8 +84,8 @@ func (g *Gateway) servePartition(w http.ResponseWriter, r *http.Request) {
 	}
 	defer g.hub.release(p)
 	f := &partitionFeed{g: g, part: p, out: &c.out}
-	f.visitor = f.visit
-	if err := f.open(ctx, r); err != nil {
+	at, _ := position(r)
+	if err := f.open(ctx, at, r.URL.Query().Get("offset")); err != nil {
 		api.WriteError(w, r, err)
 		return
 	}

@@ -7,6 +7,8 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/go-json-experiment/json/jsontext"
+
 	"github.com/penstock-io/penstock/internal/event"
 	"github.com/penstock-io/penstock/internal/fence"
 )
@@ -17,9 +19,32 @@ type entry struct {
 	leaderEpoch int32
 	view        event.View // the zero View for what is no event: the fence drops it
 	raw         []byte
+	// embeds tells whether raw is JSON in UTF-8, as it has to be within a frame
+	// that is JSON itself: 0 while nobody has looked.
+	embeds atomic.Int32
 	// cursor is the place behind the record as the last reader wrote it: most
 	// readers have seen the same epochs, so it is written once for all of them.
 	cursor atomic.Pointer[placed]
+}
+
+// The answers of entry.embeds.
+const (
+	embedsYes = 1
+	embedsNo  = 2
+)
+
+// embeddable tells whether the record can stand within JSON as it is. ScanHead
+// has not looked into its data; whoever asks first does.
+func (e *entry) embeddable() bool {
+	answer := e.embeds.Load()
+	if answer == 0 {
+		answer = embedsNo
+		if jsontext.Value(e.raw).IsValid() {
+			answer = embedsYes
+		}
+		e.embeds.Store(answer)
+	}
+	return answer == embedsYes
 }
 
 // placed is a cursor's text, and the epochs that are in it.
@@ -81,6 +106,30 @@ type partition struct {
 	next     int64     // up to next
 	since    time.Time // what lies below first was in the log by then
 	changed  chan struct{}
+	bells    map[*bell]int // who is rung at every change, and for how many positions
+}
+
+// bell is rung where a channel to wait on will not do: it wakes one who reads at
+// many positions. ring must not wait, and must not ask a partition.
+type bell struct{ ring func() }
+
+// hang has a bell rung at every change from now on, once more for each call.
+func (p *partition) hang(b *bell) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.bells == nil {
+		p.bells = map[*bell]int{}
+	}
+	p.bells[b]++
+}
+
+// unhang takes one hang back.
+func (p *partition) unhang(b *bell) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.bells[b]--; p.bells[b] <= 0 {
+		delete(p.bells, b)
+	}
 }
 
 // open begins a window at an end offset that was had before now.
@@ -110,6 +159,9 @@ func (p *partition) wakeLocked() {
 	if p.changed != nil {
 		close(p.changed)
 		p.changed = nil
+	}
+	for b := range p.bells {
+		b.ring()
 	}
 }
 

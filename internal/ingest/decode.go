@@ -23,6 +23,16 @@ type createWire struct {
 	Metadata     jsontext.Value `json:"metadata"`
 }
 
+// Decode reads what POST /v1/jobs takes, for the other ways in. The error is a
+// *fault.Error, which counts as a refusal.
+func (s *Service) Decode(body []byte) (job.Request, error) {
+	in, err := s.decode(body)
+	if err != nil {
+		s.metrics.refuse(err)
+	}
+	return in, err
+}
+
 // decode reads the body of POST /v1/jobs and holds it to its schema. The model
 // request in it may be megabytes, of which the schema looks at the model alone:
 // it is checked to be JSON once, and only the model is taken out for the schema.

@@ -59,9 +59,8 @@ func (s *Service) read(r *http.Request) (answer, error) {
 		s.metrics.refuse(err)
 		return answer{}, err //nolint:wrapcheck // a fault already
 	}
-	in, err := s.decode(body)
+	in, err := s.Decode(body)
 	if err != nil {
-		s.metrics.refuse(err)
 		return answer{}, err
 	}
 	opts.Fingerprint = body

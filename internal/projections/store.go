@@ -210,6 +210,18 @@ func (s *Store) List(ctx context.Context, tenant string, f Filter) (Page, error)
 	return Page{Jobs: jobs}, nil
 }
 
+// Oldest gives the job of a conversation that was made first and has not ended,
+// nil where there is none.
+func (s *Store) Oldest(ctx context.Context, tenant, conversation string) (*job.Resource, error) {
+	page, err := s.List(ctx, tenant, Filter{
+		Status: []job.Status{job.Queued, job.Running}, Conversation: []string{conversation}, Limit: 1, Ascending: true,
+	})
+	if err != nil || len(page.Jobs) == 0 {
+		return nil, err
+	}
+	return page.Jobs[0], nil
+}
+
 func limitFault(got string) error {
 	return fault.Param("limit", "limit: %.40q is out of range: it must be 1 to %d", got, MaxLimit)
 }

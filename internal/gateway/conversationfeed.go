@@ -1,0 +1,263 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/penstock-io/penstock/internal/fault"
+	"github.com/penstock-io/penstock/internal/fence"
+	"github.com/penstock-io/penstock/internal/job"
+)
+
+const (
+	// maxTracked bounds the jobs of a conversation whose progress is known. They
+	// run one after the other, in each lane that the conversation is in.
+	maxTracked = 16
+	// rowsBehind is how far behind the rows may be where a conversation's
+	// snapshot is asked for.
+	rowsBehind = 10 * time.Second
+)
+
+// conversationFeed is what the jobs of a conversation say, in the order of the
+// log. It does not end.
+//
+// Where it begins at a cursor, it has all that lies behind. Else it has the jobs
+// whose first event it sees, and so begins at or before their creation, which is
+// what makes the fence's word good for a reader without a history. The snapshot
+// begins where the oldest job began that has not ended.
+type conversationFeed struct {
+	g          *Gateway
+	tenant, id string
+	out        sink
+
+	part    *partition
+	reader  *reader
+	filter  fence.Filter
+	whole   bool      // a job counts only if its first event was seen
+	jobs    []tracked // the newest last
+	over    bool
+	visitor func(*entry) bool
+
+	begin int64 // where a snapshot's reading begins
+	snap  *talk // until the snapshot was sent
+}
+
+// tracked is a job of the conversation.
+type tracked struct {
+	id string
+	job.Progress
+}
+
+// talk gathers what the conversation's running job has said.
+type talk struct {
+	until int64 // events from this offset on are sent as they are
+	id    string
+	text  job.Transcript
+	free  func()
+}
+
+// open finds the conversation's partition, and where to begin there.
+func (f *conversationFeed) open(ctx context.Context, named *int32, at string, snapshot bool) error {
+	f.visitor, f.whole = f.visit, at == ""
+	id := job.Partition(f.id, f.g.cfg.Partitions)
+	var since time.Time
+	if snapshot {
+		oldest, err := f.oldest(ctx)
+		if err != nil {
+			return err
+		}
+		since = f.g.cfg.Now().Add(-rowsBehind)
+		if oldest != nil && oldest.Request != nil {
+			id = oldest.Request.Partition
+			if made := oldest.CreatedAt.Add(-f.slack(oldest.ID)); made.Before(since) {
+				since = made
+			}
+		}
+	}
+	if named != nil {
+		id = *named // the reader knows better
+	}
+	if id < 0 || id >= f.g.cfg.Partitions {
+		return fault.Param("partition", "there is no partition %d: they run from 0 to %d", id, f.g.cfg.Partitions-1)
+	}
+	var err error
+	if f.part, err = f.g.hub.acquire(ctx, id); err != nil {
+		return unavailable(ctx, err)
+	}
+	switch end, _ := f.part.end(); {
+	case at != "":
+		err = f.resume(ctx, at)
+	case snapshot:
+		f.begin, _, err = f.g.begin(ctx, f.part, place{partition: id, since: since})
+		f.reader = newReader(f.g.hub, f.part, f.begin, -1)
+	default:
+		f.reader = newReader(f.g.hub, f.part, end, -1)
+	}
+	if err != nil {
+		f.g.hub.release(f.part)
+	}
+	return err
+}
+
+func (f *conversationFeed) oldest(ctx context.Context) (*job.Resource, error) {
+	if f.g.cfg.Open == nil {
+		return nil, fault.Param("snapshot", "there is no database here to find the conversation's running job in: subscribe without a snapshot")
+	}
+	ctx, cancel := f.g.patience(ctx)
+	defer cancel()
+	return f.g.cfg.Open.Oldest(ctx, f.tenant, f.id) //nolint:wrapcheck // a fault already
+}
+
+// slack is by how much a job's first output may be before its row's time.
+func (*conversationFeed) slack(id string) time.Duration {
+	if _, minted := job.ParseID(id); minted {
+		return 0
+	}
+	return rowSlack
+}
+
+// resume begins behind a cursor.
+func (f *conversationFeed) resume(ctx context.Context, at string) error {
+	c, err := f.g.checkCursor(ctx, f.part, at)
+	if err != nil {
+		return err
+	}
+	f.filter.Epochs = c.Epochs
+	f.reader = newReader(f.g.hub, f.part, c.Next, c.LeaderEpoch)
+	e, err := f.reader.before(ctx)
+	if gap, ok := errors.AsType[*gapError](err); ok {
+		f.gap(gap.reason, f.reader.here(&f.filter), "")
+		return nil
+	}
+	if err != nil {
+		return unavailable(ctx, err)
+	}
+	if e != nil && f.mine(e) && e.view.Epoch >= c.Epochs[e.view.Lane] {
+		f.track(e).Apply(&e.view)
+	}
+	return nil
+}
+
+func (f *conversationFeed) mine(e *entry) bool {
+	v := &e.view
+	return v.Type.Output() && string(v.Conversation) == f.id && string(v.Tenant) == f.tenant
+}
+
+// poll implements feed.
+func (f *conversationFeed) poll(ctx context.Context) (<-chan struct{}, error) {
+	if f.over {
+		return nil, io.EOF
+	}
+	wait, err := f.reader.poll(ctx, f.visitor)
+	if gap, ok := errors.AsType[*gapError](err); ok {
+		f.over = gap.reason == gapRecreated
+		f.whole, f.jobs = false, nil // what was skipped is told; it goes on in the middle
+		f.gap(gap.reason, f.reader.here(&f.filter), "")
+		wait, err = nil, nil
+	}
+	if f.snap != nil && err == nil && (f.over || f.reader.next >= f.snap.until) {
+		f.sendSnapshot(f.reader.here(&f.filter))
+	}
+	return wait, err
+}
+
+func (f *conversationFeed) visit(e *entry) bool {
+	v := &e.view
+	if !f.filter.Admit(v) || !f.mine(e) {
+		return true
+	}
+	p := f.progress(e)
+	if p == nil {
+		return true
+	}
+	if v.Seq > p.NextSeq && p.End == "" && f.snap == nil {
+		f.gap(gapMissing, f.reader.place(e.offset, -1, &f.filter), string(v.Job))
+	}
+	if !p.Apply(v) {
+		return true
+	}
+	if f.snap != nil {
+		if e.offset < f.snap.until {
+			f.fold(e)
+			return true
+		}
+		f.sendSnapshot(f.reader.place(e.offset, -1, &f.filter))
+	}
+	f.out.record(e, f.reader.cursor(e, &f.filter))
+	return !f.out.full()
+}
+
+// progress is that of the record's job, nil if the job does not count.
+func (f *conversationFeed) progress(e *entry) *job.Progress {
+	for i := range f.jobs {
+		if f.jobs[i].id == string(e.view.Job) {
+			return &f.jobs[i].Progress
+		}
+	}
+	if f.whole && e.view.Seq > 0 {
+		return nil
+	}
+	return f.track(e)
+}
+
+// track begins with a job at a record of it.
+func (f *conversationFeed) track(e *entry) *job.Progress {
+	if len(f.jobs) == maxTracked {
+		f.jobs = append(f.jobs[:0], f.jobs[1:]...)
+	}
+	f.jobs = append(f.jobs, tracked{string(e.view.Job), job.Progress{NextSeq: e.view.Seq}})
+	return &f.jobs[len(f.jobs)-1].Progress
+}
+
+func (f *conversationFeed) gap(reason, cursor, id string) {
+	f.g.metrics.gaps.WithLabelValues(reason).Inc()
+	f.out.notice(cursor, notice{Type: streamGap, Tenant: f.tenant, Job: id, Data: gapData{reason, cursor}}, f.g.cfg.Now())
+}
+
+// fold adds an event to what the snapshot says. What a job said that has ended
+// by then is history, and not in it.
+func (f *conversationFeed) fold(e *entry) {
+	if id := string(e.view.Job); f.snap.id != id {
+		f.snap.id, f.snap.text = id, job.Transcript{}
+	}
+	if err := f.snap.text.Apply(&e.view); err != nil {
+		f.g.cfg.Logger.Warn("event not in the snapshot", slog.String("job", f.snap.id), slog.Any("error", err))
+	}
+	if e.view.Type.Terminal() {
+		f.snap.id, f.snap.text = "", job.Transcript{}
+	}
+}
+
+// folding implements folder.
+func (f *conversationFeed) folding() bool { return f.snap != nil }
+
+// beginSnapshot implements folder.
+func (f *conversationFeed) beginSnapshot(ctx context.Context) error {
+	free, err := f.g.fold(ctx)
+	if err != nil {
+		return err
+	}
+	until, _ := f.part.end()
+	f.snap = &talk{until: until, free: free}
+	return nil
+}
+
+func (f *conversationFeed) sendSnapshot(at string) {
+	s := f.snap
+	f.out.notice(at, notice{
+		Type: streamSnapshot, Tenant: f.tenant, Job: s.id, Attempt: s.text.Attempt,
+		Data: snapshotData{Text: s.text.Text(), ThroughSeq: s.text.NextSeq - 1},
+	}, f.g.cfg.Now())
+	f.endSnapshot()
+}
+
+// endSnapshot implements folder.
+func (f *conversationFeed) endSnapshot() {
+	if f.snap != nil {
+		f.snap.free()
+		f.snap = nil
+	}
+}

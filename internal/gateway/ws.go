@@ -1,0 +1,217 @@
+package gateway
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"github.com/penstock-io/penstock/internal/api"
+	"github.com/penstock-io/penstock/internal/fault"
+)
+
+const (
+	// subprotocol is what a client may ask for by Sec-WebSocket-Protocol.
+	subprotocol = "penstock.v1"
+	// maxFrame bounds a client's frame, in bytes.
+	maxFrame = 1 << 20
+	// maxSubscriptions bounds those of one connection.
+	maxSubscriptions = 1000
+	// drainPatience is how long clients get to hear of a stop.
+	drainPatience = 3 * time.Second
+	// awayPatience bounds the wait for room, as a client is told.
+	awayPatience = 5 * time.Second
+)
+
+// The close codes of our own: 4000 to 4499 say come back, 4500 to 4999 do not.
+const (
+	closeStopping = 4000
+)
+
+// sockets are the WebSocket connections of a gateway.
+type sockets struct {
+	g        *Gateway
+	upgrader websocket.Upgrader
+	buffers  sync.Pool // of *[]byte, for events frames
+
+	all sync.WaitGroup // connections that were let in
+
+	mu       sync.Mutex
+	count    int // connections
+	subs     int // subscriptions
+	open     map[*socket]struct{}
+	draining bool
+}
+
+func newSockets(g *Gateway) *sockets {
+	return &sockets{
+		g: g, open: map[*socket]struct{}{},
+		upgrader: websocket.Upgrader{
+			Subprotocols:    []string{subprotocol},
+			ReadBufferSize:  1 << 10, // a client says little
+			WriteBufferPool: &sync.Pool{},
+			CheckOrigin:     func(*http.Request) bool { return true }, // looked at before, for a better answer
+			Error: func(w http.ResponseWriter, r *http.Request, _ int, reason error) {
+				api.WriteError(w, r, fault.New(fault.InvalidRequest, "%s", reason.Error()))
+			},
+		},
+	}
+}
+
+// serve answers GET /v1/ws. The handler returns as soon as the connection is a
+// WebSocket: what HTTP holds for a request is let go.
+func (a *sockets) serve(w http.ResponseWriter, r *http.Request) {
+	if !websocket.IsWebSocketUpgrade(r) {
+		api.WriteError(w, r, fault.New(fault.InvalidRequest, "this path speaks WebSocket: connect with a WebSocket client, subprotocol %s", subprotocol))
+		return
+	}
+	if err := a.checkOrigin(r); err != nil {
+		api.WriteError(w, r, err)
+		return
+	}
+	if err := a.enter(); err != nil {
+		api.WriteError(w, r, err)
+		return
+	}
+	h := &hijacker{ResponseWriter: w, patience: a.g.cfg.WriteTimeout}
+	conn, err := a.upgrader.Upgrade(h, r, http.Header{"X-Request-Id": {api.RequestID(r.Context())}})
+	if err != nil { // it was answered
+		a.leave(nil)
+		return
+	}
+	s := newSocket(a, conn, h.conn)
+	s.tenant, s.id = api.Tenant(r.Context()), api.RequestID(r.Context())
+	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(r.Context()))
+	a.mu.Lock()
+	a.open[s] = struct{}{}
+	draining := a.draining
+	a.mu.Unlock()
+	go s.read(draining)
+}
+
+// hijacker hands out a connection that is patient.
+type hijacker struct {
+	http.ResponseWriter
+	patience time.Duration
+	conn     *patientConn
+}
+
+// Hijack implements http.Hijacker.
+func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, buf, err := http.NewResponseController(h.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, nil, err //nolint:wrapcheck // as it is, for the library that asks
+	}
+	h.conn = newPatientConn(conn, h.patience)
+	return h.conn, buf, nil
+}
+
+// checkOrigin lets in what is no browser, pages of this very host, and those of
+// the configured origins: a browser sends other sites' pages here too.
+func (a *sockets) checkOrigin(r *http.Request) error {
+	origin := r.Header.Get("Origin")
+	if origin == "" {
+		return nil
+	}
+	u, err := url.Parse(origin)
+	if err == nil && strings.EqualFold(u.Host, r.Host) {
+		return nil
+	}
+	if slices.ContainsFunc(a.g.cfg.Origins, func(o string) bool { return o == "*" || strings.EqualFold(o, origin) }) {
+		return nil
+	}
+	return fault.Param("Origin", "pages of %.200q may not connect here: have the origin added to the server's setting origins", origin)
+}
+
+// enter lets a connection in. Each success needs a leave.
+func (a *sockets) enter() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.draining {
+		return errDraining()
+	}
+	if limit := a.g.cfg.MaxConnections; a.count >= limit {
+		f := fault.New(fault.Unavailable, "this server has %d WebSocket connections, as many as it takes: try again, or another server", limit)
+		f.RetryAfter = awayPatience
+		return f
+	}
+	a.count++
+	a.all.Add(1)
+	a.g.metrics.sockets.Inc()
+	a.g.metrics.active.Inc()
+	return nil
+}
+
+// leave takes an enter back.
+func (a *sockets) leave(s *socket) {
+	a.mu.Lock()
+	a.count--
+	delete(a.open, s)
+	a.mu.Unlock()
+	a.g.metrics.sockets.Dec()
+	a.g.metrics.active.Dec()
+	a.all.Done()
+}
+
+// hold counts a subscription in, of all connections together.
+func (a *sockets) hold() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if limit := a.g.cfg.MaxSubscriptions; a.subs >= limit {
+		f := fault.New(fault.Unavailable, "this server has %d subscriptions, as many as it takes: try again, or another server", limit)
+		f.RetryAfter = awayPatience
+		return f
+	}
+	a.subs++
+	a.g.metrics.subscriptions.Inc()
+	return nil
+}
+
+// free takes a hold back.
+func (a *sockets) free() {
+	a.mu.Lock()
+	a.subs--
+	a.mu.Unlock()
+	a.g.metrics.subscriptions.Dec()
+}
+
+// drain sends all clients elsewhere, each at a time of its own, and closes their
+// connections within drainPatience.
+func (a *sockets) drain() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.draining = true
+	for s := range a.open {
+		s.drain()
+	}
+}
+
+// reconnectAfter spreads those who come back over some seconds.
+func reconnectAfter() time.Duration {
+	const soonest, spread = 200 * time.Millisecond, 5 * time.Second
+	return soonest + rand.N(spread) //nolint:gosec // nobody gains by guessing it
+}
+
+// refusalOf makes the frame that tells of an error. What is no fault goes to the
+// log alone.
+func (s *socket) refusalOf(ref, sub string, err error) errorFrame {
+	f, ok := errors.AsType[*fault.Error](err)
+	if !ok {
+		f = fault.From(err)
+		s.g.cfg.Logger.Error("frame failed", slog.String("request_id", s.id), slog.Any("error", err))
+	}
+	return errorFrame{
+		Op: "error", Ref: ref, Sub: sub, Code: f.Code, Message: f.Message, Param: f.Param,
+		RetryAfterMS: f.RetryAfter.Milliseconds(),
+	}
+}

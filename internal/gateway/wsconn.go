@@ -1,0 +1,343 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"github.com/penstock-io/penstock/internal/fault"
+)
+
+const (
+	// maxInbox bounds what the reader may have left for the pump to do: answers
+	// to a client that asks and does not read.
+	maxInbox = 64
+	// maxErrands bounds the goroutines that ask Kafka and PostgreSQL for one
+	// connection, beside its reader.
+	maxErrands = 3
+	// framePatience is how long a frame may take to arrive once it has begun.
+	framePatience = 30 * time.Second
+	// closePatience is how long a client gets to answer a close.
+	closePatience = time.Second
+	// silentPings is after how many pings a client is given up of which nothing
+	// was heard.
+	silentPings = 3
+)
+
+// socket is one WebSocket connection. Its reader is a goroutine for as long as
+// it lives; it works the client's frames off one by one. The pump, which owns
+// the subscriptions and all writing, is a goroutine only while there is
+// something to do: ring starts it. Errands are short-lived goroutines that ask
+// Kafka or PostgreSQL on behalf of one subscription, which they own meanwhile.
+type socket struct {
+	g      *Gateway
+	all    *sockets
+	conn   *websocket.Conn
+	net    *patientConn
+	tenant string
+	id     string          // of the request that it began as
+	ctx    context.Context //nolint:containedctx // of what is asked for this connection: it ends with it
+	cancel context.CancelFunc
+	bell   bell
+	work   sync.WaitGroup // pump and errands
+
+	mu      sync.Mutex
+	room    sync.Cond // the inbox was emptied
+	inbox   []func()  // for the pump
+	rung    bool
+	pumping bool
+	busy    bool // the reader works on a frame
+	leaving bool // the client was told to go
+	ended   bool // nothing is started any more
+	names   map[string]*subscription
+	subs    map[*subscription]struct{} // that were not released yet; one without a name was unsubscribed
+
+	// Of the pump alone.
+	queue   []*subscription // who can be read, in turns
+	idle    map[<-chan struct{}][]*subscription
+	errands []func()
+	running int
+	broken  bool   // nothing can be written any more
+	how     string // the connection ended, as a metric has it
+	ticker  *time.Timer
+}
+
+func newSocket(a *sockets, conn *websocket.Conn, nc *patientConn) *socket {
+	s := &socket{
+		g: a.g, all: a, conn: conn, net: nc, how: endedGone,
+		names: map[string]*subscription{}, subs: map[*subscription]struct{}{}, idle: map[<-chan struct{}][]*subscription{},
+	}
+	s.room.L = &s.mu
+	s.bell.ring = s.ring
+	conn.SetReadLimit(maxFrame)
+	conn.SetPongHandler(func(string) error { nc.heard(); return nil })
+	return s
+}
+
+// read is the reader.
+func (s *socket) read(draining bool) {
+	defer s.all.leave(s)
+	defer s.end()
+	s.tell(func() {
+		s.write(encodeFrame(welcomeFrame{
+			Op: "welcome", Version: 1, Connection: s.id, PingMS: s.g.cfg.Ping.Milliseconds(),
+			Limits: socketLimits{Subscriptions: maxSubscriptions, FrameBytes: maxFrame},
+		}))
+		s.ticker = time.AfterFunc(s.g.cfg.Ping, s.tick)
+	})
+	if draining {
+		s.drain()
+	}
+	for {
+		kind, raw, err := s.receive()
+		if err != nil {
+			return
+		}
+		if !s.begin() {
+			continue // told to go: what comes now is for another server
+		}
+		s.g.metrics.framesIn.Inc()
+		if kind == websocket.TextMessage {
+			s.handle(raw)
+		} else {
+			s.refuse("", "", fault.New(fault.InvalidJSON, "the frame is binary: it must be JSON, in a text frame"))
+		}
+		s.done()
+	}
+}
+
+// receive waits for the next frame. One that has begun has to end in time.
+func (s *socket) receive() (kind int, raw []byte, err error) {
+	kind, r, err := s.conn.NextReader()
+	if err != nil {
+		return 0, nil, err //nolint:wrapcheck // only looked at
+	}
+	s.limitReads(time.Now().Add(framePatience))
+	raw, err = io.ReadAll(r)
+	s.limitReads(time.Time{})
+	s.net.heard()
+	return kind, raw, err //nolint:wrapcheck // only looked at
+}
+
+// limitReads sets the time by which the client must have sent something; a stop
+// has set its own.
+func (s *socket) limitReads(by time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.leaving {
+		_ = s.net.SetReadDeadline(by) // the next read says what is wrong
+	}
+}
+
+// begin says that a frame is worked on, unless the client was told to go.
+func (s *socket) begin() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.busy = !s.leaving
+	return s.busy
+}
+
+func (s *socket) done() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.busy = false
+	if s.leaving {
+		s.reportLocked(s.bye)
+	}
+}
+
+// tell leaves the pump something to do, and waits while it has much. Only the
+// reader may call it.
+func (s *socket) tell(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(s.inbox) >= maxInbox && !s.ended {
+		s.room.Wait()
+	}
+	s.reportLocked(f)
+}
+
+// report is tell for those who must not wait: each has a bound of its own.
+func (s *socket) report(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reportLocked(f)
+}
+
+func (s *socket) reportLocked(f func()) {
+	s.inbox = append(s.inbox, f)
+	s.ringLocked()
+}
+
+// ring has the pump look around. It may be called with a partition's lock held.
+func (s *socket) ring() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ringLocked()
+}
+
+func (s *socket) ringLocked() {
+	s.rung = true
+	if s.pumping || s.ended {
+		return
+	}
+	s.pumping = true
+	s.work.Add(1)
+	go s.pump()
+}
+
+// launch runs f in a goroutine that end waits for, unless all has ended.
+func (s *socket) launch(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		return
+	}
+	s.work.Go(f)
+}
+
+// pump goes round until there is nothing more to do.
+func (s *socket) pump() {
+	defer s.work.Done()
+	for {
+		s.mu.Lock()
+		if !s.rung || s.ended {
+			s.pumping = false
+			s.mu.Unlock()
+			return
+		}
+		s.rung = false
+		s.mu.Unlock()
+		s.round()
+	}
+}
+
+// round gives every subscription that can be read a turn, until none can be.
+func (s *socket) round() {
+	s.attend()
+	for len(s.queue) > 0 && !s.broken {
+		sub := s.queue[0]
+		s.queue[0] = nil
+		s.queue = s.queue[1:]
+		s.turn(sub)
+		s.attend()
+	}
+}
+
+// attend does what was left to do, and finds out who can be read again.
+func (s *socket) attend() {
+	s.mu.Lock()
+	todo := s.inbox
+	s.inbox = nil
+	s.room.Broadcast()
+	s.mu.Unlock()
+	for _, f := range todo {
+		f()
+	}
+	for wait, subs := range s.idle {
+		select {
+		case <-wait:
+			delete(s.idle, wait)
+			for _, sub := range subs {
+				sub.wait = nil
+				s.queue = append(s.queue, sub)
+			}
+		default:
+		}
+	}
+}
+
+// write sends a frame. Only the pump may call it.
+func (s *socket) write(frame []byte) {
+	if s.broken {
+		return
+	}
+	if err := s.conn.WriteMessage(websocket.TextMessage, frame); err != nil {
+		s.broken = true
+		if late, ok := errors.AsType[net.Error](err); ok && late.Timeout() && s.how == endedGone {
+			s.how = endedSlow
+		}
+		_ = s.net.Close() // the reader ends
+		return
+	}
+	s.g.metrics.framesOut.Inc()
+}
+
+// refuse answers with an error. Only the reader may call it.
+func (s *socket) refuse(ref, sub string, err error) {
+	frame := encodeFrame(s.refusalOf(ref, sub, err))
+	s.tell(func() { s.write(frame) })
+}
+
+// answer sends one of the server's frames. Only the reader may call it.
+func (s *socket) answer(v any) {
+	frame := encodeFrame(v)
+	s.tell(func() { s.write(frame) })
+}
+
+// tick pings the client, and gives it up if nothing was heard for long.
+func (s *socket) tick() {
+	s.launch(func() {
+		if s.net.silent() > silentPings*s.g.cfg.Ping {
+			_ = s.net.Close() // the reader ends
+			return
+		}
+		// A write that is under way shows soon enough whether the client lives.
+		_ = s.conn.WriteControl(websocket.PingMessage, nil, time.Now().Add(time.Second))
+		s.report(func() { s.ticker.Reset(s.g.cfg.Ping) })
+	})
+}
+
+// drain has the client told to go elsewhere. A frame that is worked on is still
+// answered.
+func (s *socket) drain() {
+	s.report(func() {
+		s.write(encodeFrame(goawayFrame{Op: "goaway", ReconnectMS: reconnectAfter().Milliseconds()}))
+		s.how = endedDrained
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.leaving = true
+		if !s.busy {
+			s.reportLocked(s.bye)
+		}
+	})
+	s.net.hurry(time.Now().Add(drainPatience))
+}
+
+// bye closes in order. The reader ends when the client answers, or does not.
+func (s *socket) bye() {
+	if s.broken {
+		return
+	}
+	s.broken = true
+	text := websocket.FormatCloseMessage(closeStopping, "the server is stopping: come back, with your cursors")
+	_ = s.conn.WriteControl(websocket.CloseMessage, text, time.Now().Add(closePatience))
+	s.net.hurry(time.Now().Add(closePatience))
+}
+
+// end comes when the reader has ended: nothing is started any more, all that is
+// under way is waited for, and what was held is let go.
+func (s *socket) end() {
+	s.mu.Lock()
+	s.ended = true
+	s.room.Broadcast()
+	s.mu.Unlock()
+	s.cancel()
+	_ = s.net.Close() // it may be closed already
+	s.work.Wait()
+	if s.ticker != nil {
+		s.ticker.Stop()
+	}
+	for sub := range s.subs {
+		if sub.announced {
+			s.g.metrics.completions.WithLabelValues(s.how).Inc()
+		}
+		sub.close()
+		s.all.free()
+	}
+}

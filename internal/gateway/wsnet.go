@@ -1,0 +1,67 @@
+package gateway
+
+import (
+	"errors"
+	"net"
+	"os"
+	"sync/atomic"
+	"time"
+)
+
+// patientConn lets a client be slow: a write fails only where nothing of it was
+// taken for as long as the patience. It sets its deadlines itself.
+type patientConn struct {
+	net.Conn
+	patience time.Duration
+	limit    atomic.Int64 // Unix nanoseconds at which patience ends for good; 0: it does not
+	alive    atomic.Int64 // Unix nanoseconds of the client's last sign of life
+}
+
+func newPatientConn(c net.Conn, patience time.Duration) *patientConn {
+	p := &patientConn{Conn: c, patience: patience}
+	p.heard()
+	return p
+}
+
+// waited is how long a write takes at least that had to wait for the client.
+// That it got through is then a sign of life; a quick one says nothing, since
+// the system takes bytes for a client that is long gone.
+const waited = 50 * time.Millisecond
+
+// Write implements net.Conn.
+func (c *patientConn) Write(b []byte) (int, error) {
+	done := 0
+	for {
+		began := time.Now()
+		deadline, limit := began.Add(c.patience), c.limit.Load()
+		if limit != 0 && limit < deadline.UnixNano() {
+			deadline = time.Unix(0, limit)
+		}
+		if err := c.Conn.SetWriteDeadline(deadline); err != nil {
+			return done, err //nolint:wrapcheck // a connection hands errors on as they are
+		}
+		n, err := c.Conn.Write(b[done:])
+		done += n
+		if n > 0 && time.Since(began) > waited {
+			c.heard()
+		}
+		if n == 0 || limit != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return done, err //nolint:wrapcheck // the same
+		}
+	}
+}
+
+// SetWriteDeadline implements net.Conn; Write knows better.
+func (*patientConn) SetWriteDeadline(time.Time) error { return nil }
+
+// hurry ends all patience at a time, in both directions.
+func (c *patientConn) hurry(at time.Time) {
+	c.limit.Store(at.UnixNano())
+	_ = c.SetDeadline(at) // on a closed connection there is nothing to hurry
+}
+
+// heard notes a sign of life.
+func (c *patientConn) heard() { c.alive.Store(time.Now().UnixNano()) }
+
+// silent is how long ago the last one was.
+func (c *patientConn) silent() time.Duration { return time.Since(time.Unix(0, c.alive.Load())) }

@@ -1,0 +1,101 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/penstock-io/penstock/internal/event"
+	"github.com/penstock-io/penstock/internal/fault"
+	"github.com/penstock-io/penstock/internal/job"
+)
+
+func TestSubmitSubscribesFromBeforeTheJob(t *testing.T) {
+	g := onOne(t, Config{})
+	in := &intake{g: g, keys: map[string]*job.Resource{}}
+	g.restart(func(c *Config) { c.Intake = in })
+	c := g.dial()
+	c.say(`{"op":"submit","ref":"1","idempotency_key":"k","job":{"body":{"model":"sim"}},"sub":"a"}`)
+	f := c.want("accepted")
+	var res job.Resource
+	g.no(json.Unmarshal(f.Job, &res))
+	if f.Ref != "1" || f.ID == "" || res.ID != f.ID || res.Object != "job" {
+		t.Fatalf("got %s", f.raw)
+	}
+	if f := c.want("subscribed"); f.Ref != "1" || f.Sub != "a" {
+		t.Errorf("got %s", f.raw)
+	}
+	m, _ := job.ParseID(f.ID)
+	a := g.authorOf(f.ID, m.Partition)
+	a.whole(3)
+	all, _ := c.untilEnd()
+	seqs(t, all, 0)
+	if len(all) != 5 {
+		t.Errorf("%d events, want 5", len(all))
+	}
+	// The same key is the same job, whole again.
+	c.say(`{"op":"submit","ref":"2","idempotency_key":"k","job":{"body":{"model":"sim"}},"sub":"a"}`)
+	if again := c.want("accepted"); again.ID != f.ID {
+		t.Errorf("got %s", again.raw)
+	}
+	c.want("subscribed")
+	if all, _ := c.untilEnd(); len(all) != 5 {
+		t.Errorf("%d events, want 5", len(all))
+	}
+	// One that was made long ago, and whose output is gone.
+	old := g.author()
+	in.keys["old"] = &job.Resource{Object: "job", ID: old.head.Job, CreatedAt: job.Time{Time: time.Now().Add(-time.Hour)}, Status: job.Queued}
+	g.rows.set(event.DefaultTenant, &job.Resource{ID: old.head.Job, Status: job.Completed}, nil)
+	c.say(`{"op":"submit","ref":"3","idempotency_key":"old","job":{"body":{"model":"sim"}},"sub":"a"}`)
+	c.want("accepted")
+	c.want("subscribed")
+	if all, status := c.untilEnd(); len(all) != 1 || status != "error" {
+		t.Errorf("%v, %q; want a gap", all, status)
+	}
+	// Without sub nothing is subscribed to; a refused one leaves its name free.
+	c.say(`{"op":"submit","ref":"4","job":{"body":{"model":"sim"}}}`)
+	c.want("accepted")
+	c.say(`{"op":"submit","ref":"5","job":{"body":{"model":"bad"}},"sub":"a"}`)
+	if f := c.refused(fault.InvalidRequest, "5", "job.body.model"); f.Sub != "a" {
+		t.Errorf("got %s", f.raw)
+	}
+	in.err = &fault.Error{Code: fault.IdempotencyMismatch, Param: "Idempotency-Key", Message: "another body"}
+	c.say(`{"op":"submit","ref":"6","job":{"body":{"model":"sim"}},"sub":"a"}`)
+	c.refused(fault.IdempotencyMismatch, "6", "idempotency_key")
+	in.err = errors.New("secret")
+	c.say(`{"op":"submit","ref":"7","job":{"body":{"model":"sim"}}}`)
+	if f := c.refused(fault.Internal, "7", ""); strings.Contains(f.raw, "secret") {
+		t.Errorf("got %s", f.raw)
+	}
+}
+
+type canceller struct {
+	got chan string
+	err error
+}
+
+func (c *canceller) Cancel(_ context.Context, tenant, id string, _ *int32) error {
+	c.got <- tenant + "/" + id
+	return c.err
+}
+
+func TestCancelIsHandedOn(t *testing.T) {
+	g := onOne(t, Config{})
+	by := &canceller{got: make(chan string, 2)}
+	g.restart(func(c *Config) { c.Canceller = by })
+	c := g.dial()
+	c.say(`{"op":"cancel","ref":"1","job":"some-job","partition":2}`)
+	if f := c.want("accepted"); f.ID != "some-job" || f.Ref != "1" || f.Job != nil {
+		t.Errorf("got %s", f.raw)
+	}
+	by.err = noJob("some-job")
+	c.say(`{"op":"cancel","ref":"2","job":"some-job"}`)
+	c.refused(fault.NotFound, "2", "")
+	if got := <-by.got; got != "default/some-job" {
+		t.Errorf("cancelled %s", got)
+	}
+}
