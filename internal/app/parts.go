@@ -182,6 +182,7 @@ func (a *App) buildServing(p *parts, names topics.Names) error {
 	p.gateway = gateway.New(gateway.Config{
 		Cluster: p.cluster, Names: names, Partitions: a.cfg.Topics.Partitions,
 		Rows: rows, Logger: a.log, Registry: a.metrics,
+		Intake: p.ingest, Models: served{a.models},
 	})
 	p.questions = projections.NewAPI(projections.APIConfig{
 		Rows: rows, Log: p.gateway.Lookup(), Partitions: a.cfg.Topics.Partitions,

@@ -40,6 +40,20 @@ type Rows interface {
 	Find(ctx context.Context, tenant, id string) (*job.Resource, error)
 }
 
+// Submitter takes jobs in; the intake is one. The error is a *fault.Error.
+type Submitter interface {
+	Submit(ctx context.Context, tenant string, in job.Request, opts job.SubmitOptions) (*job.Resource, error)
+}
+
+// Models tells which models are served.
+type Models interface {
+	// Models lists the names that can be listed, in a fixed order.
+	Models() []string
+	// Provider names who serves a model. A fault (model_not_found) says that
+	// nobody does.
+	Provider(model string) (string, error)
+}
+
 // Config says what a Gateway reads and within which bounds. Cluster and
 // Partitions are needed; the zero value of another field takes its default.
 type Config struct {
@@ -50,6 +64,8 @@ type Config struct {
 	Logger     *slog.Logger          // nil discards
 	Registry   prometheus.Registerer // nil keeps no metrics
 	Now        func() time.Time      // nil is time.Now
+	Intake     Submitter             // nil: the OpenAI API's routes that make jobs are not served
+	Models     Models                // nil: its list of models is not served
 
 	BudgetBytes  int           // of recent records in memory, all partitions together; default 64 MiB
 	Linger       time.Duration // how long a partition is followed after its last reader left; default 60 s
@@ -61,6 +77,10 @@ type Config struct {
 	// Grace is how long a job may be silent before anyone asks whether it
 	// exists; default 150 ms, in which a quick model's first token comes.
 	Grace time.Duration
+	// AnswerPatience is how long a client of the OpenAI API may wait for an
+	// answer, or for a stream's first token; default 10 minutes, which is what its
+	// SDKs wait.
+	AnswerPatience time.Duration
 	// Skew is by how much the clocks of those who mint ids may be ahead of this
 	// process's before it has to ask Kafka where a job begins; default 1 s. A
 	// larger difference costs time, and no event.
@@ -95,6 +115,7 @@ func (c *Config) setDefaults() {
 	orTime(&c.Patience, 5*time.Second)
 	orTime(&c.Grace, 150*time.Millisecond)
 	orTime(&c.Skew, time.Second)
+	orTime(&c.AnswerPatience, 10*time.Minute)
 }
 
 // Gateway serves streams of events. Run must be running for it to serve.
@@ -135,6 +156,14 @@ func newGateway(cfg Config, log Log, newTail func(kafka.TailConfig) (Tail, error
 func (g *Gateway) Routes(r chi.Router) {
 	r.Get("/v1/jobs/{id}/events", g.serveJob)
 	r.Get("/v1/topics/tokens/partitions/{partition}/events", g.servePartition)
+	if g.cfg.Intake != nil {
+		r.Post("/v1/chat/completions", g.serveChat)
+		r.Post("/v1/embeddings", g.serveEmbeddings)
+	}
+	if g.cfg.Models != nil {
+		r.Get("/v1/models", g.serveModels)
+		r.Get("/v1/models/*", g.serveModel) // a name may have slashes
+	}
 }
 
 // Run follows the log until ctx ends. It then ends all streams, as Drain does,
