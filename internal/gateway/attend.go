@@ -18,11 +18,11 @@ func (s *jobStream) attend(ctx context.Context, done func() bool) error {
 	limit := time.NewTimer(s.g.cfg.AnswerPatience)
 	defer limit.Stop()
 	var away time.Time // since when the log could not be read
-	for !done() {
+	for {
 		wait, err := s.poll(ctx)
 		var retry <-chan time.Time
 		switch {
-		case errors.Is(err, io.EOF):
+		case done() || errors.Is(err, io.EOF):
 			return nil
 		case err == nil:
 			away = time.Time{}
@@ -55,7 +55,6 @@ func (s *jobStream) attend(ctx context.Context, done func() bool) error {
 			return ctx.Err() //nolint:wrapcheck // the caller's own
 		}
 	}
-	return nil
 }
 
 func (s *jobStream) late() error {
@@ -136,8 +135,8 @@ type folder struct {
 
 // take implements taker.
 func (f *folder) take(e *entry) bool {
-	if f.text == nil {
-		return true
+	if f.text == nil || f.err != nil {
+		return f.err == nil
 	}
 	if err := f.text.Apply(&e.view); err != nil {
 		f.err = fault.Wrap(err, fault.Internal, "an event of the answer cannot be read")

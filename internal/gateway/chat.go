@@ -168,4 +168,3 @@ func (g *Gateway) serveEmbeddings(w http.ResponseWriter, r *http.Request) {
 	defer free()
 	api.WriteJSON(w, r, http.StatusOK, openai.NewEmbeddings(&t.Completed, t.Output()))
 }
-

@@ -20,6 +20,9 @@ type chatFeed struct {
 
 // take implements taker.
 func (f *chatFeed) take(e *entry) bool {
+	if f.failure != nil { // of a gap in front of this event
+		return false
+	}
 	v := &e.view
 	switch v.Type {
 	case event.OutputStarted:

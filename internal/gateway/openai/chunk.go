@@ -75,23 +75,33 @@ type deltaWire struct {
 // AppendDelta appends the chunk of an output.delta, whose data are given. The
 // error says that they are none; nothing is appended then.
 func (c *Chunks) AppendDelta(dst, data []byte) ([]byte, error) {
-	var d deltaWire
-	if !d.scan(data) {
-		if err := json.Unmarshal(data, &d); err != nil {
-			return dst, fmt.Errorf("a delta: %w", err)
-		}
-		for _, v := range []*jsontext.Value{&d.ToolCalls, &d.Logprobs} {
-			if *v == nil {
-				continue
-			}
-			if err := v.Compact(); err != nil { // a provider's own layout may have line breaks
-				return dst, fmt.Errorf("a delta: %w", err)
-			}
-		}
+	if index, content, ok := scanText(data); ok {
+		return c.appendChunk(dst, deltaWire{Index: index, Content: content}), nil
+	}
+	d, err := readDelta(data)
+	if err != nil {
+		return dst, fmt.Errorf("a delta: %w", err)
+	}
+	return c.appendChunk(dst, d), nil
+}
+
+func readDelta(data []byte) (d deltaWire, err error) {
+	if err := json.Unmarshal(data, &d); err != nil {
+		return d, err //nolint:wrapcheck // the one caller does
 	}
 	if d.Index < 0 || d.Index >= MaxChoices {
-		return dst, fmt.Errorf("a delta: %d is no choice: it must be 0 to %d", d.Index, MaxChoices-1)
+		return d, fmt.Errorf("%d is no choice: it must be 0 to %d", d.Index, MaxChoices-1)
 	}
+	if d.ToolCalls != nil {
+		d.ToolCalls = compact(d.ToolCalls) // a provider's own layout may have line breaks
+	}
+	if d.Logprobs != nil {
+		d.Logprobs = compact(d.Logprobs)
+	}
+	return d, nil
+}
+
+func (c *Chunks) appendChunk(dst []byte, d deltaWire) []byte {
 	dst = append(dst, c.head...)
 	dst = strconv.AppendInt(dst, int64(d.Index), 10)
 	dst = append(dst, `,"delta":{`...)
@@ -117,42 +127,38 @@ func (c *Chunks) AppendDelta(dst, data []byte) ([]byte, error) {
 		dst = append(dst, `,"logprobs":`...)
 		dst = append(dst, d.Logprobs...)
 	}
-	return append(dst, `,"finish_reason":null}]}`+"\n\n"...), nil
+	return append(dst, `,"finish_reason":null}]}`+"\n\n"...)
 }
 
-// scan reads a delta of text alone as the processors write it, which nearly all
-// are, without a decoder; false for any other.
-func (d *deltaWire) scan(data []byte) bool {
+// scanText reads a delta of text alone as the processors write it, which nearly
+// all are, without a decoder; ok is false for any other.
+func scanText(data []byte) (index int, content jsontext.Value, ok bool) {
 	rest, ok := bytes.CutPrefix(data, []byte(`{"index":`))
 	if !ok {
-		return false
+		return 0, nil, false
 	}
 	digits := 0
-	for digits < len(rest) && digits < 3 && rest[digits] >= '0' && rest[digits] <= '9' {
-		d.Index = d.Index*10 + int(rest[digits]-'0')
+	for digits < len(rest) && rest[digits] >= '0' && rest[digits] <= '9' && index < MaxChoices {
+		index = index*10 + int(rest[digits]-'0')
 		digits++
 	}
-	rest, ok = bytes.CutPrefix(rest[digits:], []byte(`,"content":`))
-	if !ok || digits == 0 || len(rest) < 3 || rest[0] != '"' {
-		d.Index = 0
-		return false
+	rest, ok = bytes.CutPrefix(rest[digits:], []byte(`,"content":"`))
+	if !ok || digits == 0 || index >= MaxChoices {
+		return 0, nil, false
 	}
-	text := rest[:len(rest)-1]
-	for i := 1; i < len(text); i++ {
-		switch text[i] {
+	content = data[len(data)-len(rest)-1:]
+	for i := 1; i < len(content); i++ {
+		switch content[i] {
 		case '\\':
 			i++
 		case '"':
-			if i == len(text)-1 && rest[len(rest)-1] == '}' {
-				d.Content = jsontext.Value(text)
-				return true
+			if i == len(content)-2 && content[i+1] == '}' {
+				return index, content[:i+1], true
 			}
-			d.Index = 0
-			return false
+			return 0, nil, false
 		}
 	}
-	d.Index = 0
-	return false
+	return 0, nil, false
 }
 
 // first tells, once a choice, that nothing was said of it before.

@@ -41,6 +41,11 @@ type chatWire struct {
 	ServiceTier string         `json:"service_tier"`
 	Modalities  []string       `json:"modalities"`
 	Functions   jsontext.Value `json:"functions"`
+	Tools       []chatTool     `json:"tools"`
+}
+
+type chatTool struct {
+	Type string `json:"type"`
 }
 
 type chatMessage struct {
@@ -80,17 +85,32 @@ func ReadChat(body []byte) (ChatRequest, error) {
 	if w.StreamOptions != nil && !w.Stream {
 		return r, fault.Param("stream_options", "stream_options: it is for streams alone: leave it out, or set stream")
 	}
-	for _, m := range w.Modalities {
-		if m != "text" {
-			return r, fault.Param("modalities", "modalities: %.40q is not served: answers here are text", m)
-		}
-	}
-	if k := w.Functions.Kind(); w.Functions != nil && k != 'n' {
-		return r, fault.Param("functions", "functions: it is not served: use tools, which took its place")
+	if err := w.checkServed(); err != nil {
+		return r, err
 	}
 	r.Model, r.Lane, r.Stream = w.Model, laneOf(w.ServiceTier), w.Stream
 	r.IncludeUsage = w.StreamOptions != nil && w.StreamOptions.IncludeUsage
 	return r, nil
+}
+
+// checkServed refuses what would be lost between the provider and the client: no
+// event has room for it.
+func (w *chatWire) checkServed() error {
+	for _, m := range w.Modalities {
+		if m != "text" {
+			return fault.Param("modalities", "modalities: %.40q is not served: answers here are text", m)
+		}
+	}
+	if w.Functions != nil && w.Functions.Kind() != 'n' {
+		return fault.Param("functions", "functions: they are not served: use tools, which took their place")
+	}
+	for i := range w.Tools {
+		if w.Tools[i].Type == "custom" {
+			field := "tools." + strconv.Itoa(i) + ".type"
+			return fault.Param(field, "%s: custom tools are not served: it must be function", field)
+		}
+	}
+	return nil
 }
 
 // EmbeddingsRequest is what is read of the body of POST /v1/embeddings.
