@@ -97,7 +97,7 @@ func TestAChatGoesOnWhenItsProcessorIsKilled(t *testing.T) {
 	d.start("processors")
 	for k.next() {
 	}
-	got := jobOf(t, gateway.url, k.job, "30s")
+	got := jobOf(t, gateway.url, job.ChatID(k.job), "30s")
 	if k.end != "[DONE]" || got.Status != job.Completed || got.Attempt != 1 || got.Output[0].Message.Content != k.text.String() {
 		t.Errorf("the chat ended in %q and said %q; the job is %+v", k.end, k.text.String(), got)
 	}
@@ -128,10 +128,11 @@ func TestAChatIsToldThatItsAttemptWasSuperseded(t *testing.T) {
 	}
 	wg.Wait()
 	ends, want := map[string]int{}, ""
+	var whole strings.Builder
 	for i := range 100 {
-		want += fmt.Sprint(i, " ")
+		fmt.Fprint(&whole, i, " ")
 	}
-	want += "at last"
+	want = whole.String() + "at last"
 	for _, k := range chats {
 		ends[k.end]++
 		got := jobOf(t, stays.url, k.job, "60s")

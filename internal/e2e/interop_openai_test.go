@@ -130,12 +130,12 @@ func TestInteropOpenAIGo(t *testing.T) {
 		}
 		s := client.Chat.Completions.NewStreaming(ctx, request("breaks"))
 		defer func() { _ = s.Close() }()
-		text := ""
+		var text strings.Builder
 		for s.Next() {
-			text += s.Current().Choices[0].Delta.Content
+			text.WriteString(s.Current().Choices[0].Delta.Content)
 		}
-		if err := s.Err(); text != "half an " || err == nil || !strings.Contains(err.Error(), "provider_error") {
-			t.Errorf("broken in the middle: %q, %v", text, err)
+		if err := s.Err(); text.String() != "half an " || err == nil || !strings.Contains(err.Error(), "provider_error") {
+			t.Errorf("broken in the middle: %q, %v", text.String(), err)
 		}
 	})
 	t.Run("a client that leaves", func(t *testing.T) {
@@ -147,7 +147,7 @@ func TestInteropOpenAIGo(t *testing.T) {
 		}
 		leave()
 		_ = s.Close()
-		got := jobOf(t, p.url, s.Current().ID, "30s")
+		got := jobOf(t, p.url, s.Current().ID, "30s") //nolint:contextcheck // the client's has ended
 		if got.Status != job.Completed || got.ID != answer.Header.Get("X-Penstock-Job") || len(strings.Fields(got.Output[0].Message.Content)) != 40 {
 			t.Errorf("%+v", got)
 		}
