@@ -127,12 +127,12 @@ func TestAChatIsToldThatItsAttemptWasSuperseded(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	ends, want := map[string]int{}, ""
+	ends := map[string]int{}
 	var whole strings.Builder
 	for i := range 100 {
 		fmt.Fprint(&whole, i, " ")
 	}
-	want = whole.String() + "at last"
+	want := whole.String() + "at last"
 	for _, k := range chats {
 		ends[k.end]++
 		got := jobOf(t, stays.url, k.job, "60s")
