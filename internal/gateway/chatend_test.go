@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -148,5 +149,52 @@ func TestEmbeddingsAreAnsweredInputByInput(t *testing.T) {
 	}
 	if in := d.in[0]; in.Endpoint != embeddingsEndpoint || in.Lane != event.Interactive {
 		t.Errorf("it was taken in as %+v", in)
+	}
+}
+
+func TestAnAnswerWaitsForALogThatIsAwayAndNotForEver(t *testing.T) {
+	d := newDesk()
+	d.begin = func(a *author) {
+		a.request(event.Interactive)
+		a.whole(3)
+	}
+	g, f := shaken(t, Config{Intake: d, BudgetBytes: 1, Patience: time.Second}) // every read goes to Kafka
+	chatGround(t, g, d)
+	first := g.chat(``, "Idempotency-Key", "k")
+	first.text(http.StatusOK) // its events are no longer in memory
+	for _, rest := range []string{`,"stream":true`, ``} {
+		var failures atomic.Int32
+		f.set(func(int64) error {
+			if failures.Add(1) <= 2 {
+				return errAway
+			}
+			return nil
+		})
+		if got := g.chat(rest).text(http.StatusOK); said(got) != "0 1 2 " {
+			t.Errorf("after two failures: %s", got)
+		}
+		f.set(func(int64) error { return errAway })
+		if got := g.chat(rest).text(http.StatusServiceUnavailable); !strings.Contains(got, `"code":"unavailable"`) {
+			t.Errorf("while it is away: %s", got)
+		}
+		f.set(nil)
+	}
+}
+
+func TestAnEventThatCannotBeReadEndsTheAnswer(t *testing.T) {
+	g, d := onDesk(t, Config{})
+	for _, kind := range []event.Type{event.OutputStarted, event.OutputCompleted, event.OutputFailed} {
+		for _, rest := range []string{`,"stream":true`, ``} {
+			d.begin = func(a *author) { a.write(kind, map[string]any{"model": 7, "code": 7}) }
+			if kind == event.OutputStarted {
+				d.begin = func(a *author) {
+					a.write(kind, map[string]any{"model": 7})
+					a.complete()
+				}
+			}
+			if got := g.chat(rest).text(http.StatusInternalServerError); !strings.Contains(got, `"code":"internal_error"`) {
+				t.Errorf("%s: %s", kind, got)
+			}
+		}
 	}
 }
