@@ -218,8 +218,9 @@ func TestTheOpenAPIHasEveryPath(t *testing.T) {
 	docs := library(t)
 	paths := docs[schemas.BaseURL+"openapi.yaml"].(map[string]any)["paths"].(map[string]any)
 	want := []string{
-		"/health", "/livez", "/metrics", "/readyz", "/v1/jobs", "/v1/jobs/{id}", "/v1/jobs/{id}/cancel", "/v1/jobs/{id}/events", "/v1/jobs/{id}/retry",
-		"/v1/load", "/v1/topics/tokens/partitions/{p}/events", "/v1/ws",
+		"/health", "/livez", "/metrics", "/readyz", "/v1/chat/completions", "/v1/embeddings", "/v1/jobs", "/v1/jobs/{id}",
+		"/v1/jobs/{id}/cancel", "/v1/jobs/{id}/events", "/v1/jobs/{id}/retry", "/v1/load", "/v1/models", "/v1/models/{model}",
+		"/v1/topics/tokens/partitions/{p}/events", "/v1/ws",
 	}
 	if got := slices.Sorted(maps.Keys(paths)); !slices.Equal(got, want) {
 		t.Errorf("got %v\nwant %v", got, want)

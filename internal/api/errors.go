@@ -24,8 +24,8 @@ type errorObject struct {
 }
 
 // WriteError answers with an error in the one shape: status and type are the
-// code's, whether and when a retry may help the fault's. What is not a fault.Error is answered as one of
-// ours, and its text goes to the log alone.
+// code's, whether and when a retry may help the fault's. What is not a
+// fault.Error is answered as one of ours, and its text goes to the log alone.
 func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 	ctx := r.Context()
 	f := faultOf(ctx, err)
@@ -43,11 +43,17 @@ func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 		h.Set("Retry-After-Ms", strconv.FormatInt(max(1, f.RetryAfter.Milliseconds()), 10))
 	}
 	h.Set("X-Should-Retry", strconv.FormatBool(f.Retryable())) // the OpenAI SDKs heed it
-	body := errorBody{errorObject{Message: f.Message, Type: kind.Type, Code: f.Code}}
+	WriteJSON(w, r, kind.Status, ErrorBody(f))
+}
+
+// ErrorBody is what the one shape of an error is written from, for streams that
+// tell of one in-band.
+func ErrorBody(f *fault.Error) any {
+	body := errorBody{errorObject{Message: f.Message, Type: fault.KindOf(f.Code).Type, Code: f.Code}}
 	if f.Param != "" {
 		body.Error.Param = &f.Param
 	}
-	WriteJSON(w, r, kind.Status, body)
+	return body
 }
 
 // faultOf finds the fault in an error. A client that has left is no defect of

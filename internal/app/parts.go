@@ -196,7 +196,7 @@ func (a *App) buildServing(p *parts, names topics.Names) error {
 	}
 	p.gateway = gateway.New(gateway.Config{
 		Cluster: p.cluster, Names: names, Partitions: a.cfg.Topics.Partitions,
-		Rows: rows, Open: rows, Intake: p.ingest, Canceller: p.ingest, Logger: a.log, Registry: a.metrics,
+		Rows: rows, Open: rows, Intake: p.ingest, Models: served{a.models}, Logger: a.log, Registry: a.metrics,
 		Origins: a.cfg.Origins, MaxConnections: a.cfg.MaxConnections,
 	})
 	p.questions = projections.NewAPI(projections.APIConfig{

@@ -123,6 +123,18 @@ func (p *parts) sameTopics(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// served tells the gateway which models there are.
+type served struct{ *llm.Registry }
+
+// Provider implements gateway.Models.
+func (s served) Provider(model string) (string, error) {
+	p, _, err := s.Resolve(model)
+	if err != nil {
+		return "", err //nolint:wrapcheck // a fault already
+	}
+	return p.Name(), nil
+}
+
 // known tells ingest which models are served.
 type known struct{ models *llm.Registry }
 

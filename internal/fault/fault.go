@@ -35,6 +35,7 @@ const (
 	ProviderError       Code = "provider_error"       // the provider failed
 	ProviderTimeout     Code = "provider_timeout"     // the provider was silent for too long
 	ProviderRejected    Code = "provider_rejected"    // the provider refused the request itself
+	AttemptSuperseded   Code = "attempt_superseded"   // what was sent of an answer is void
 	Cancelled           Code = "cancelled"            // somebody cancelled it
 	Internal            Code = "internal_error"       // a defect of ours
 )
@@ -71,6 +72,7 @@ func Table() []Kind {
 		{Internal, 500, server, false, "a defect of Penstock"},
 		{ProviderError, 502, server, true, "the model's provider failed"},
 		{ProviderRejected, 400, invalid, false, "the model's provider refused the request"},
+		{AttemptSuperseded, 502, server, true, "what was sent of the answer is void: the model could not go on from there and began anew"},
 		{UnknownOutcome, 503, server, true, "it may have been accepted; send it again with the same Idempotency-Key"},
 		{Unavailable, 503, server, true, "Kafka or PostgreSQL is away"},
 		{ProviderTimeout, 504, server, true, "the model's provider was silent for too long"},

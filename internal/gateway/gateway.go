@@ -46,17 +46,24 @@ type OpenJobs interface {
 	Oldest(ctx context.Context, tenant, conversation string) (*job.Resource, error)
 }
 
-// Intake takes jobs in; *ingest.Service is one. Decode reads what POST /v1/jobs
-// takes. Errors are faults.
+// Intake takes jobs in and has them stopped; *ingest.Service is one. Errors are
+// faults.
 type Intake interface {
+	// Decode reads what POST /v1/jobs takes.
 	Decode(body []byte) (job.Request, error)
 	Submit(ctx context.Context, tenant string, in job.Request, opts job.SubmitOptions) (*job.Resource, error)
+	// Cancel asks for a job's end. partition is that of a job whose id was not
+	// minted here, where the client knows it.
+	Cancel(ctx context.Context, tenant, id string, partition *int32) error
 }
 
-// Canceller asks for a job to be stopped. partition is that of a job whose id
-// was not minted here, where the client knows it. Errors are faults.
-type Canceller interface {
-	Cancel(ctx context.Context, tenant, id string, partition *int32) error
+// Models tells which models are served.
+type Models interface {
+	// Models lists the names that can be listed, in a fixed order.
+	Models() []string
+	// Provider names who serves a model. A fault (model_not_found) says that
+	// nobody does.
+	Provider(model string) (string, error)
 }
 
 // Config says what a Gateway reads and within which bounds. Cluster and
@@ -67,8 +74,8 @@ type Config struct {
 	Partitions int32                 // of the token and request topics
 	Rows       Rows                  // nil: there are none, the log alone answers
 	Open       OpenJobs              // nil: a conversation's snapshot cannot be had
-	Intake     Intake                // nil: no jobs are taken in over a WebSocket
-	Canceller  Canceller             // nil: none are cancelled there
+	Intake     Intake                // nil: no jobs are taken in or cancelled here, and no chats served
+	Models     Models                // nil: its list of models is not served
 	Logger     *slog.Logger          // nil discards
 	Registry   prometheus.Registerer // nil keeps no metrics
 	Now        func() time.Time      // nil is time.Now
@@ -83,6 +90,10 @@ type Config struct {
 	// Grace is how long a job may be silent before anyone asks whether it
 	// exists; default 150 ms, in which a quick model's first token comes.
 	Grace time.Duration
+	// AnswerPatience is how long a client of the OpenAI API may wait for an
+	// answer, or for a stream's first token; default 10 minutes, which is what its
+	// SDKs wait.
+	AnswerPatience time.Duration
 	// Skew is by how much the clocks of those who mint ids may be ahead of this
 	// process's before it has to ask Kafka where a job begins; default 1 s. A
 	// larger difference costs time, and no event.
@@ -127,6 +138,7 @@ func (c *Config) setDefaults() {
 	orInt(&c.MaxConnections, 20_000)
 	orInt(&c.MaxSubscriptions, 200_000)
 	orTime(&c.Ping, 25*time.Second)
+	orTime(&c.AnswerPatience, 10*time.Minute)
 }
 
 // Gateway serves streams of events. Run must be running for it to serve.
@@ -170,6 +182,14 @@ func (g *Gateway) Routes(r chi.Router) {
 	r.Get("/v1/jobs/{id}/events", g.serveJob)
 	r.Get("/v1/ws", g.sockets.serve)
 	r.Get("/v1/topics/tokens/partitions/{partition}/events", g.servePartition)
+	if g.cfg.Intake != nil {
+		r.Post("/v1/chat/completions", g.serveChat)
+		r.Post("/v1/embeddings", g.serveEmbeddings)
+	}
+	if g.cfg.Models != nil {
+		r.Get("/v1/models", g.serveModels)
+		r.Get("/v1/models/*", g.serveModel) // a name may have slashes
+	}
 }
 
 // Run follows the log until ctx ends. It then ends all streams, as Drain does,

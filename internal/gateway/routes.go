@@ -10,6 +10,7 @@ import (
 
 	"github.com/penstock-io/penstock/internal/api"
 	"github.com/penstock-io/penstock/internal/fault"
+	"github.com/penstock-io/penstock/internal/job"
 )
 
 // position is where a client wants to go on, and whether it is one that has
@@ -36,7 +37,7 @@ func (g *Gateway) serveJob(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	f := &jobFeed{out: &c.out}
-	f.tenant, f.id, f.to = api.Tenant(ctx), chi.URLParam(r, "id"), f
+	f.tenant, f.id, f.to = api.Tenant(ctx), job.Canonical(chi.URLParam(r, "id")), f
 	if err := g.openJob(ctx, &f.jobStream, named, at); err != nil {
 		api.WriteError(w, r, err)
 		return

@@ -23,7 +23,7 @@ const (
 	endedGone    = "gone"    // the client left
 	endedSlow    = "slow"    // the client did not take what was written
 	endedDrained = "drained" // the server is stopping
-	endedError   = "error"   // the log told of a recreated topic
+	endedError   = "error"   // it could not go on: the log lost some of it, or an attempt was superseded
 )
 
 // retryPause is how long a stream waits after the log could not be read.
@@ -35,12 +35,13 @@ type sse struct {
 	w       http.ResponseWriter
 	control *http.ResponseController
 	out     frames
+	preface string // what a stream begins with
 	began   time.Time
 	first   bool // the first event was written
 }
 
 func (g *Gateway) newSSE(w http.ResponseWriter) *sse {
-	return &sse{g: g, w: w, control: http.NewResponseController(w), began: g.cfg.Now()}
+	return &sse{g: g, w: w, control: http.NewResponseController(w), preface: "retry: 1000\n\n", began: g.cfg.Now()}
 }
 
 // begin sends the headers, and whatever is in the frames already.
@@ -50,7 +51,9 @@ func (c *sse) begin() error {
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Accel-Buffering", "no") // nginx would hold events back
 	c.w.WriteHeader(http.StatusOK)
-	c.out.buf = append([]byte("retry: 1000\n\n"), c.out.buf...)
+	if c.preface != "" {
+		c.out.buf = append([]byte(c.preface), c.out.buf...)
+	}
 	return c.flush()
 }
 
@@ -96,7 +99,7 @@ func (c *sse) serve(ctx context.Context, f feed) string {
 	if err := c.begin(); err != nil {
 		return ended(err)
 	}
-	defer func() { _ = c.control.SetWriteDeadline(time.Time{}) }() // the connection may serve another request
+	defer c.unbind()
 	idle := time.NewTimer(c.g.cfg.Heartbeat)
 	defer idle.Stop()
 	for {
@@ -141,6 +144,15 @@ func (c *sse) serve(ctx context.Context, f feed) string {
 		}
 	}
 }
+
+// finish writes what is in the frames behind a stream's end.
+func (c *sse) finish() error {
+	defer c.unbind()
+	return c.flush()
+}
+
+// unbind lifts the write deadline: the connection may serve another request.
+func (c *sse) unbind() { _ = c.control.SetWriteDeadline(time.Time{}) }
 
 // ready is a channel from which can be read at once.
 //

@@ -192,7 +192,7 @@ func TestTheHandshake(t *testing.T) {
 
 func TestDrainSendsSocketsElsewhereAndTheirCursorsGoOn(t *testing.T) {
 	g := onOne(t, Config{})
-	in := &intake{g: g, keys: map[string]*job.Resource{}, hold: make(chan struct{})}
+	in := &jobsIn{g: g, keys: map[string]*job.Resource{}, hold: make(chan struct{})}
 	g.restart(func(c *Config) { c.Intake = in })
 	a := g.author()
 	a.started()

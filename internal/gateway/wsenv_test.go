@@ -245,8 +245,10 @@ func subscribeJob(sub string, a *author, more ...string) string {
 	return `{"op":"subscribe","ref":"r-` + sub + `","sub":"` + sub + `","job":"` + a.head.Job + `"` + strings.Join(more, "") + `}`
 }
 
-// intake takes jobs in by writing their requests, by hand.
-type intake struct {
+// jobsIn takes jobs in by writing their requests, by hand.
+type jobsIn struct {
+	Intake // cancels nothing
+
 	g    *ground
 	mu   sync.Mutex
 	keys map[string]*job.Resource
@@ -254,14 +256,14 @@ type intake struct {
 	err  error
 }
 
-func (*intake) Decode(body []byte) (job.Request, error) {
+func (*jobsIn) Decode(body []byte) (job.Request, error) {
 	if strings.Contains(string(body), "bad") {
 		return job.Request{}, fault.Param("body.model", "it is bad")
 	}
 	return job.Request{Body: jsontext.Value(`{"model":"sim"}`)}, nil
 }
 
-func (i *intake) Submit(_ context.Context, tenant string, _ job.Request, opts job.SubmitOptions) (*job.Resource, error) {
+func (i *jobsIn) Submit(_ context.Context, tenant string, _ job.Request, opts job.SubmitOptions) (*job.Resource, error) {
 	if i.hold != nil {
 		<-i.hold
 	}

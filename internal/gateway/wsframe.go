@@ -11,6 +11,7 @@ import (
 	"github.com/penstock-io/penstock/internal/api"
 	"github.com/penstock-io/penstock/internal/event"
 	"github.com/penstock-io/penstock/internal/fault"
+	"github.com/penstock-io/penstock/internal/job"
 )
 
 // The ops of a client's frames.
@@ -152,7 +153,7 @@ func (f *clientFrame) fill(raw []byte) error {
 		if err := decodeOp(raw, &w); err != nil {
 			return err
 		}
-		f.job, f.partition = w.Job, w.Partition
+		f.job, f.partition = job.Canonical(w.Job), w.Partition
 		return need("job", f.job)
 	case opPing:
 		return decodeOp(raw, &anyWire{})
@@ -177,7 +178,7 @@ func (f *clientFrame) subscribe(raw []byte) error {
 	if err := decodeOp(raw, &w); err != nil {
 		return err
 	}
-	f.job, f.conversation, f.batch, f.topic = w.Job, w.Conversation, w.Batch, w.Topic
+	f.job, f.conversation, f.batch, f.topic = job.Canonical(w.Job), w.Conversation, w.Batch, w.Topic
 	f.partition, f.cursor, f.snapshot = w.Partition, w.Cursor, w.Snapshot
 	if err := need("sub", f.sub); err != nil {
 		return err

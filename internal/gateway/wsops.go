@@ -239,11 +239,11 @@ func (s *socket) take(f *clientFrame) (*job.Resource, error) {
 }
 
 func (s *socket) cancelJob(f *clientFrame) {
-	if s.g.cfg.Canceller == nil {
+	if s.g.cfg.Intake == nil {
 		s.refuse(f.ref, "", fault.Param("op", "op: this server takes no cancels"))
 		return
 	}
-	if err := s.g.cfg.Canceller.Cancel(s.ctx, s.tenant, f.job, f.partition); err != nil {
+	if err := s.g.cfg.Intake.Cancel(s.ctx, s.tenant, f.job, f.partition); err != nil {
 		s.refuse(f.ref, "", err)
 		return
 	}

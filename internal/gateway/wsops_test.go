@@ -16,7 +16,7 @@ import (
 
 func TestSubmitSubscribesFromBeforeTheJob(t *testing.T) {
 	g := onOne(t, Config{})
-	in := &intake{g: g, keys: map[string]*job.Resource{}}
+	in := &jobsIn{g: g, keys: map[string]*job.Resource{}}
 	g.restart(func(c *Config) { c.Intake = in })
 	c := g.dial()
 	c.say(`{"op":"submit","ref":"1","idempotency_key":"k","job":{"body":{"model":"sim"}},"sub":"a"}`)
@@ -74,6 +74,8 @@ func TestSubmitSubscribesFromBeforeTheJob(t *testing.T) {
 }
 
 type canceller struct {
+	Intake // takes nothing in
+
 	got chan string
 	err error
 }
@@ -86,7 +88,7 @@ func (c *canceller) Cancel(_ context.Context, tenant, id string, _ *int32) error
 func TestCancelIsHandedOn(t *testing.T) {
 	g := onOne(t, Config{})
 	by := &canceller{got: make(chan string, 2)}
-	g.restart(func(c *Config) { c.Canceller = by })
+	g.restart(func(c *Config) { c.Intake = by })
 	c := g.dial()
 	c.say(`{"op":"cancel","ref":"1","job":"some-job","partition":2}`)
 	if f := c.want("accepted"); f.ID != "some-job" || f.Ref != "1" || f.Job != nil {

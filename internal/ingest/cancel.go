@@ -100,7 +100,7 @@ func (s *Service) serveCancel(w http.ResponseWriter, r *http.Request) {
 		api.WriteError(w, r, err)
 		return
 	}
-	res, asked, err := s.cancel(r.Context(), api.Tenant(r.Context()), chi.URLParam(r, "id"), partition)
+	res, asked, err := s.cancel(r.Context(), api.Tenant(r.Context()), job.Canonical(chi.URLParam(r, "id")), partition)
 	if err != nil {
 		api.WriteError(w, r, err)
 		return

@@ -24,7 +24,7 @@ func (s *Service) serveRetry(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Service) retry(r *http.Request) (answer, error) {
-	id, tenant := chi.URLParam(r, "id"), api.Tenant(r.Context())
+	id, tenant := job.Canonical(chi.URLParam(r, "id")), api.Tenant(r.Context())
 	opts, err := s.optionsOf(r)
 	if err != nil {
 		return answer{}, err

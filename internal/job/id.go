@@ -8,11 +8,27 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 )
 
 // Prefix begins every minted id.
 const Prefix = "job_"
+
+// ChatPrefix begins the id by which the Chat Completions API names a job.
+const ChatPrefix = "chatcmpl-"
+
+// ChatID is a minted id as the Chat Completions API names the job.
+func ChatID(id string) string { return ChatPrefix + strings.TrimPrefix(id, Prefix) }
+
+// Canonical is the id of the job that a client names: another API's name for a
+// minted id becomes that id, and any other stays as it is.
+func Canonical(name string) string {
+	if rest, ok := strings.CutPrefix(name, ChatPrefix); ok {
+		return Prefix + rest
+	}
+	return name
+}
 
 // idBytes is the length of a minted id behind its prefix: 48 bits of Unix
 // milliseconds, 16 bits of partition, 96 random bits.

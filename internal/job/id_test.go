@@ -209,3 +209,19 @@ func BenchmarkPartition(b *testing.B) {
 		}
 	}
 }
+
+func TestAChatsIDNamesItsJob(t *testing.T) {
+	id, err := Mint(time.Now(), "", 12, rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	chat := ChatID(id)
+	if !strings.HasPrefix(chat, "chatcmpl-") || Canonical(chat) != id || Canonical(id) != id {
+		t.Errorf("%s is named %s, which is %s", id, chat, Canonical(chat))
+	}
+	for _, other := range []string{"", "invoice-17", "chatcmpl", "resp_1"} {
+		if got := Canonical(other); got != other {
+			t.Errorf("%s became %s", other, got)
+		}
+	}
+}

@@ -1,0 +1,200 @@
+package openai
+
+import (
+	"bytes"
+	"strconv"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/penstock-io/penstock/internal/api"
+	"github.com/penstock-io/penstock/internal/event"
+	"github.com/penstock-io/penstock/internal/fault"
+)
+
+const (
+	// MaxChoices bounds n.
+	MaxChoices = 128
+	// maxLimit bounds max_tokens, which is a model's own matter below it.
+	maxLimit = 1<<31 - 1
+)
+
+// ChatRequest is what is read of the body of POST /v1/chat/completions.
+type ChatRequest struct {
+	Model        string
+	Lane         event.Lane
+	Stream       bool
+	IncludeUsage bool           // the stream ends with a chunk of usage
+	Body         jsontext.Value // as it came, without the space around it
+}
+
+type chatWire struct {
+	Model               string         `json:"model"`
+	Messages            []chatMessage  `json:"messages"`
+	N                   jsontext.Value `json:"n"`
+	MaxTokens           jsontext.Value `json:"max_tokens"`
+	MaxCompletionTokens jsontext.Value `json:"max_completion_tokens"`
+	Stream              bool           `json:"stream"`
+	StreamOptions       *struct {
+		IncludeUsage bool `json:"include_usage"`
+	} `json:"stream_options"`
+	ServiceTier string         `json:"service_tier"`
+	Modalities  []string       `json:"modalities"`
+	Functions   jsontext.Value `json:"functions"`
+	Tools       []chatTool     `json:"tools"`
+}
+
+type chatTool struct {
+	Type string `json:"type"`
+}
+
+type chatMessage struct {
+	Role string `json:"role"`
+}
+
+// ReadChat reads and checks the body of POST /v1/chat/completions. The error is
+// a *fault.Error that names the field. What it asks for and no answer here could
+// hold is refused; any other field is let pass.
+func ReadChat(body []byte) (ChatRequest, error) {
+	var w chatWire
+	r := ChatRequest{Body: bytes.TrimSpace(body)}
+	if err := read(body, &w); err != nil {
+		return r, err
+	}
+	if err := checkModel(w.Model); err != nil {
+		return r, err
+	}
+	if len(w.Messages) == 0 {
+		return r, fault.Param("messages", `messages: it is missing or empty: it must hold at least one message, such as {"role":"user","content":"hi"}`)
+	}
+	for i := range w.Messages {
+		if w.Messages[i].Role == "" {
+			field := "messages." + strconv.Itoa(i) + ".role"
+			return r, fault.Param(field, "%s: it is missing: it must say whose message it is, such as user", field)
+		}
+	}
+	for _, f := range [...]struct {
+		name  string
+		raw   jsontext.Value
+		limit int
+	}{{"n", w.N, MaxChoices}, {"max_tokens", w.MaxTokens, maxLimit}, {"max_completion_tokens", w.MaxCompletionTokens, maxLimit}} {
+		if err := checkWhole(f.name, f.raw, f.limit); err != nil {
+			return r, err
+		}
+	}
+	if w.StreamOptions != nil && !w.Stream {
+		return r, fault.Param("stream_options", "stream_options: it is for streams alone: leave it out, or set stream")
+	}
+	if err := w.checkServed(); err != nil {
+		return r, err
+	}
+	r.Model, r.Lane, r.Stream = w.Model, laneOf(w.ServiceTier), w.Stream
+	r.IncludeUsage = w.StreamOptions != nil && w.StreamOptions.IncludeUsage
+	return r, nil
+}
+
+// checkServed refuses what would be lost between the provider and the client: no
+// event has room for it.
+func (w *chatWire) checkServed() error {
+	for _, m := range w.Modalities {
+		if m != "text" {
+			return fault.Param("modalities", "modalities: %.40q is not served: answers here are text", m)
+		}
+	}
+	if w.Functions != nil && w.Functions.Kind() != 'n' {
+		return fault.Param("functions", "functions: they are not served: use tools, which took their place")
+	}
+	for i := range w.Tools {
+		if w.Tools[i].Type == "custom" {
+			field := "tools." + strconv.Itoa(i) + ".type"
+			return fault.Param(field, "%s: custom tools are not served: it must be function", field)
+		}
+	}
+	return nil
+}
+
+// EmbeddingsRequest is what is read of the body of POST /v1/embeddings.
+type EmbeddingsRequest struct {
+	Model string
+	Lane  event.Lane
+	Body  jsontext.Value // as it came, without the space around it
+}
+
+// ReadEmbeddings reads and checks the body of POST /v1/embeddings. The error is
+// a *fault.Error that names the field.
+func ReadEmbeddings(body []byte) (EmbeddingsRequest, error) {
+	var w struct {
+		Model          string         `json:"model"`
+		Input          jsontext.Value `json:"input"`
+		EncodingFormat string         `json:"encoding_format"`
+		Dimensions     jsontext.Value `json:"dimensions"`
+		ServiceTier    string         `json:"service_tier"`
+	}
+	r := EmbeddingsRequest{Body: bytes.TrimSpace(body)}
+	if err := read(body, &w); err != nil {
+		return r, err
+	}
+	if err := checkModel(w.Model); err != nil {
+		return r, err
+	}
+	switch in := w.Input; in.Kind() {
+	case '"':
+		if string(in) == `""` {
+			return r, fault.Param("input", "input: it is empty: it must be a text, or an array of texts or of tokens")
+		}
+	case '[':
+		if inside := bytes.TrimLeft(in[1:], " \t\r\n"); inside[0] == ']' {
+			return r, fault.Param("input", "input: it is an empty array: it must hold at least one text or token")
+		}
+	case 'n', 0:
+		return r, fault.Param("input", "input: it is missing: it must be a text, or an array of texts or of tokens")
+	default:
+		return r, fault.Param("input", "input: a JSON %s: it must be a text, or an array of texts or of tokens", api.KindName(in.Kind()))
+	}
+	if f := w.EncodingFormat; f != "" && f != "float" && f != "base64" {
+		return r, fault.Param("encoding_format", "encoding_format: %.40q is none: it must be float or base64", f)
+	}
+	if err := checkWhole("dimensions", w.Dimensions, maxLimit); err != nil {
+		return r, err
+	}
+	r.Model, r.Lane = w.Model, laneOf(w.ServiceTier)
+	return r, nil
+}
+
+// read decodes a body, ignoring fields that are not known here.
+func read(body []byte, into any) error {
+	if raw := jsontext.Value(bytes.TrimSpace(body)); raw.Kind() == 'n' && raw.IsValid() {
+		return fault.New(fault.InvalidRequest, "the body is a JSON null: it must be an object")
+	}
+	if err := json.Unmarshal(body, into); err != nil {
+		return api.JSONFault(body, err)
+	}
+	return nil
+}
+
+func checkModel(model string) error {
+	if model == "" {
+		return fault.Param("model", `model: it is missing: it must name a model, such as "sim"; GET /v1/models lists them`)
+	}
+	return nil
+}
+
+// checkWhole wants a whole number from 1 to limit. Null is as good as absent.
+func checkWhole(name string, raw jsontext.Value, limit int) error {
+	if raw == nil || raw.Kind() == 'n' {
+		return nil
+	}
+	if n, err := strconv.Atoi(string(raw)); err != nil || n < 1 || n > limit {
+		return fault.Param(name, "%s: %.40s: it must be a whole number from 1 to %d", name, raw, limit)
+	}
+	return nil
+}
+
+// laneOf is the lane that a service tier means. A tier that is not known here
+// means what none does: a client waits for the answer.
+func laneOf(tier string) event.Lane {
+	if tier == "flex" {
+		return event.Batch
+	}
+	return event.Interactive
+}
