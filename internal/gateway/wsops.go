@@ -141,10 +141,15 @@ func (s *socket) unsubscribe(f *clientFrame) {
 
 // leave ends a subscription that its client wants no more. The pump calls it.
 func (s *socket) leave(sub *subscription, ref string) {
-	s.write(encodeFrame(answerFrame{Op: "end", Ref: ref, Sub: sub.name}))
-	if sub.gone { // it had come to its end by itself
-		return
+	if !sub.gone { // else it had come to its end by itself
+		s.abandon(sub)
 	}
+	s.write(encodeFrame(answerFrame{Op: "end", Ref: ref, Sub: sub.name}))
+}
+
+// abandon lets go of a subscription before its end; what is away is let go of
+// when it is back.
+func (s *socket) abandon(sub *subscription) {
 	if sub.wait != nil {
 		s.forgetIdle(sub)
 	}
