@@ -35,7 +35,7 @@ const (
 
 // TestKafkaAwayIsSaidAndSurvived freezes the broker as SIGSTOP does, then kills
 // it and starts it again, while jobs keep coming.
-func TestKafkaAwayIsSaidAndSurvived(t *testing.T) {
+func TestKafkaAwayIsSaidAndSurvived(t *testing.T) { //nolint:tparallel // its parts are one outage after the other
 	t.Parallel()
 	kafka, err := testenv.StartKafka(t.Context(), testenv.KafkaOptions{})
 	if err != nil {
@@ -86,7 +86,7 @@ func TestKafkaAwayIsSaidAndSurvived(t *testing.T) {
 			if pump.answers["503 unknown_outcome"]+pump.answers["503 unavailable"] == 0 {
 				t.Error("nothing was refused: the test does not do what it says")
 			}
-			pump.settled(d.in(t), nil)
+			pump.settled(nil)
 			p.calm(before)
 		})
 	}
@@ -96,7 +96,7 @@ func TestKafkaAwayIsSaidAndSurvived(t *testing.T) {
 // TestPostgresAwayIsSaidAndSurvived freezes the database, then kills it and
 // starts it again: jobs run on without it, what needs it says so, and all is
 // folded when it is back.
-func TestPostgresAwayIsSaidAndSurvived(t *testing.T) {
+func TestPostgresAwayIsSaidAndSurvived(t *testing.T) { //nolint:tparallel // as above
 	t.Parallel()
 	database := startDatabase(t)
 	d := deployOn(t, testenv.Kafka(t), database.url, testenv.Prefix(t))
@@ -136,7 +136,7 @@ func TestPostgresAwayIsSaidAndSurvived(t *testing.T) {
 			if pump.answers["503 unavailable"] == 0 {
 				t.Error("nothing was refused: the test does not do what it says")
 			}
-			pump.settled(d.in(t), nil)
+			pump.settled(nil)
 			for id := range pump.accepted {
 				d.in(t).row(id)
 			}
@@ -194,7 +194,7 @@ func TestTheModelServerAwayIsToldAndSurvived(t *testing.T) {
 	if len(pump.answers) != 1 || pump.answers["202"] == 0 {
 		t.Errorf("with Kafka there, jobs were answered %v", pump.answers)
 	}
-	pump.settled(d, retryable)
+	pump.settled(retryable)
 	p.calm(before)
 	p.stop()
 }
@@ -225,13 +225,13 @@ func (*modelServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if i == 49 {
 			finish = `"stop"`
 		}
-		fmt.Fprintf(w, `data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"river-1","choices":[{"index":0,"delta":{"content":" word"},"finish_reason":%s}]}`+"\n\n", finish)
+		_, _ = fmt.Fprintf(w, `data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"river-1","choices":[{"index":0,"delta":{"content":" word"},"finish_reason":%s}]}`+"\n\n", finish)
 		if f, ok := w.(http.Flusher); ok {
 			f.Flush()
 		}
 		pause(r.Context(), 20*time.Millisecond)
 	}
-	fmt.Fprint(w, "data: [DONE]\n\n")
+	_, _ = fmt.Fprint(w, "data: [DONE]\n\n")
 }
 
 func (s *modelServer) start() {
@@ -276,7 +276,7 @@ func startDatabase(t *testing.T) *database {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // as above
+	if err := os.Chmod(dir, 0o711); err != nil {
 		t.Fatal(err)
 	}
 	d := &database{t: t, dir: filepath.Join(dir, "postgres")}

@@ -61,7 +61,7 @@ func startPump(t *testing.T, url, model string) *pump {
 			case <-ctx.Done():
 				return
 			case <-tick.C:
-				p.wg.Go(func() { p.submit(fmt.Sprintf("%s-%d", t.Name(), n)) })
+				p.wg.Go(func() { p.submit(ctx, fmt.Sprintf("%s-%d", t.Name(), n)) })
 			}
 		}
 	})
@@ -75,9 +75,9 @@ func startPump(t *testing.T, url, model string) *pump {
 
 // submit posts one job, and returns whether it was accepted. It does not end
 // with the pump: its answer is what counts.
-func (p *pump) submit(key string) bool {
+func (p *pump) submit(ctx context.Context, key string) bool {
 	body := fmt.Sprintf(`{"body":{"model":%q,"stream":true,"messages":[{"role":"user","content":"tell me of rivers"}]}}`, p.model)
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(p.t.Context()), time.Minute)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.url+"/v1/jobs", strings.NewReader(body))
 	if err != nil {
@@ -145,7 +145,7 @@ func (p *pump) end() {
 	again := p.unclear
 	p.unclear = nil
 	for _, key := range again {
-		if !p.submit(key) {
+		if !p.submit(p.t.Context(), key) {
 			p.t.Errorf("the job of key %s is not accepted when all is well again", key)
 		}
 	}
@@ -164,9 +164,9 @@ func (p *pump) told(bound time.Duration) {
 
 // settled follows every accepted job to its end, by SSE, and holds its row to
 // that. check looks at one that did not complete; nil wants all completed.
-func (p *pump) settled(d *deployment, check func(w *watcher) bool) (ends map[event.Type]int) {
+func (p *pump) settled(check func(w *watcher) bool) {
 	p.t.Helper()
-	ends = map[event.Type]int{}
+	ends := map[event.Type]int{}
 	for id := range p.accepted {
 		w := &watcher{t: p.t, url: p.url, job: id}
 		w.finish(time.Minute)
@@ -180,7 +180,6 @@ func (p *pump) settled(d *deployment, check func(w *watcher) bool) (ends map[eve
 		}
 	}
 	p.t.Logf("%d jobs were accepted: %v", len(p.accepted), ends)
-	return ends
 }
 
 // pause waits, or until the test ends.

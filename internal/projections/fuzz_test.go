@@ -2,6 +2,7 @@ package projections
 
 import (
 	"errors"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -52,7 +53,7 @@ func FuzzListQuery(f *testing.F) {
 		f.Add(q)
 	}
 	f.Fuzz(func(t *testing.T, query string) {
-		r := httptest.NewRequest("GET", "/v1/jobs", nil)
+		r := httptest.NewRequest(http.MethodGet, "/v1/jobs", nil)
 		r.URL.RawQuery = query
 		got, err := filterOf(r)
 		if err == nil {
