@@ -214,7 +214,7 @@ func (p *process) goroutines() int {
 // must leave none behind.
 func (p *process) calm(before int) {
 	p.t.Helper()
-	const slack = 25 // connections that are kept, clients of fetches that wait
+	const slack = 40 // connections that are kept, clients of fetches that wait
 	now := 0
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); pause(p.t.Context(), 200*time.Millisecond) {
 		if now = p.goroutines(); now <= before+slack {
