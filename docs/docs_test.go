@@ -129,3 +129,30 @@ func TestEveryLinkBetweenPagesLeadsSomewhere(t *testing.T) {
 		}
 	}
 }
+
+// target finds a fuzz target in a test file, or in the table.
+var target = regexp.MustCompile(`(?m)^func (Fuzz\w+)\(|` + "`(\\w+\\.Fuzz\\w+)`")
+
+func TestTheTableOfFuzzTargetsIsTheTargets(t *testing.T) {
+	t.Parallel()
+	told, found := map[string]bool{}, map[string]bool{}
+	for _, m := range target.FindAllStringSubmatch(read(t, "../CONTRIBUTING.md"), -1) {
+		told[m[2]] = true
+	}
+	err := filepath.WalkDir("..", func(path string, _ fs.DirEntry, err error) error {
+		if strings.HasSuffix(path, "_test.go") {
+			for _, m := range target.FindAllStringSubmatch(read(t, path), -1) {
+				if m[1] != "" {
+					found[filepath.Base(filepath.Dir(path))+"."+m[1]] = true
+				}
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(told, found); diff != "" {
+		t.Errorf("CONTRIBUTING.md has another table of fuzz targets than there are (-page +code):\n%s", diff)
+	}
+}

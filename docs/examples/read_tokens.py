@@ -1,7 +1,9 @@
-"""Reads a job's tokens straight from Kafka: read_tokens.py BROKER JOB
+"""Reads a job's tokens straight from Kafka: read_tokens.py [--events] BROKER JOB [TOPIC]
 
 Needs confluent-kafka (pip install confluent-kafka). It reads every partition
-from its beginning, without a consumer group, until the job has ended.
+from its beginning, without a consumer group, until the job has ended, however
+long that takes. It prints the job's text, or with --events its records as they
+stand.
 """
 
 import json
@@ -9,66 +11,84 @@ import sys
 
 from confluent_kafka import Consumer, TopicPartition
 
-TOPIC = "penstock.tokens"
 TERMINAL = ("output.completed", "output.failed", "output.cancelled")
 
 
-def counts(epochs, partition, event):
-    """The fence: says whether an event counts. Call it for every record, in log order."""
-    lane, epoch, kind = event.get("lane"), event.get("epoch", 0), event["type"]
-    newest = epochs.get((partition, lane), 0)
-    if epoch < newest:
-        return False  # its writer had lost the lane when it wrote this
-    epochs[partition, lane] = epoch
-    return kind.startswith("output.")
-
-
-def read(broker, job, tenant="default"):
-    """Yields the job's events that count, each once, in order."""
+def events(broker, topic):
+    """Yields (partition, event, value) of every record, each partition in log order."""
     consumer = Consumer({
         "bootstrap.servers": broker,
         "group.id": "unused",  # the library wants one; nothing is joined or committed
         "enable.auto.commit": False,
         "auto.offset.reset": "error",  # never skip silently what is gone
     })
-    metadata = consumer.list_topics(TOPIC, timeout=10).topics[TOPIC]
-    consumer.assign([
-        TopicPartition(TOPIC, p, consumer.get_watermark_offsets(TopicPartition(TOPIC, p), timeout=10)[0])
-        for p in metadata.partitions
-    ])
-    epochs, next_seq = {}, 0
     try:
+        found = consumer.list_topics(topic, timeout=10).topics[topic]
+        if found.error:
+            raise RuntimeError(found.error)
+        starts = []
+        for partition in found.partitions:
+            first, _ = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
+            starts.append(TopicPartition(topic, partition, first))
+        consumer.assign(starts)
         while True:
-            message = consumer.poll(timeout=30)
+            message = consumer.poll(timeout=1)
             if message is None:
-                raise TimeoutError(f"no record for 30 seconds, and {job} has not ended")
+                continue  # a job may be silent for long
             if message.error():
                 raise RuntimeError(message.error())
             try:
-                event = json.loads(message.value())
+                event = json.loads(message.value() or b"")
             except ValueError:
                 continue  # no event of Penstock's
-            if not isinstance(event, dict) or "type" not in event:
-                continue
-            if not counts(epochs, message.partition(), event):
-                continue
-            if event["job"] != job or event["tenant"] != tenant or event["seq"] < next_seq:
-                continue
-            if event["seq"] > next_seq:
-                raise RuntimeError(f"events {next_seq} to {event['seq'] - 1} of {job} are gone from the log")
-            next_seq = event["seq"] + 1
-            yield event
-            if event["type"] in TERMINAL:
-                return
+            if isinstance(event, dict) and isinstance(event.get("type"), str):
+                yield message.partition(), event, message.value()
     finally:
         consumer.close()
 
 
+class Fence:
+    """Says which events count. Show it every event of a partition, in log order."""
+
+    def __init__(self):
+        self.epochs = {}  # by partition and lane, the newest seen
+
+    def admits(self, partition, event):
+        output = event["type"].startswith("output.")
+        if not output and event["type"] != "lane.claimed":
+            return False
+        lane, epoch = (partition, event["lane"]), event["epoch"]
+        if epoch < self.epochs.get(lane, 0):
+            return False  # its writer had lost the lane when it wrote this
+        self.epochs[lane] = epoch
+        return output
+
+
+def read(broker, job, topic="penstock.tokens", tenant="default"):
+    """Yields a job's events that count, each once and in order, with their bytes."""
+    fence, next_seq = Fence(), 0
+    for partition, event, value in events(broker, topic):
+        if not fence.admits(partition, event):
+            continue
+        if event["job"] != job or event["tenant"] != tenant or event["seq"] < next_seq:
+            continue
+        if event["seq"] > next_seq:
+            raise RuntimeError(f"events {next_seq} to {event['seq'] - 1} of {job} are gone from the log")
+        next_seq += 1
+        yield event, value
+        if event["type"] in TERMINAL:
+            return
+
+
 if __name__ == "__main__":
-    for event in read(sys.argv[1], sys.argv[2]):
-        if event["type"] == "output.delta":
-            print(event["data"].get("content", ""), end="", flush=True)
+    args = [a for a in sys.argv[1:] if a != "--events"]
+    for event, value in read(*args):
+        if "--events" in sys.argv:
+            print(value.decode(), flush=True)
+        elif event["type"] == "output.delta":
+            if event["data"]["index"] == 0:
+                print(event["data"].get("content", ""), end="", flush=True)
         elif event["type"] == "output.superseded":
-            print("\n[begins anew]")
-        else:
-            print(f"\n[{event['type']} {event['data']}]")
+            print("\n[the text above is void: the answer begins anew]")
+        elif event["type"] in TERMINAL:
+            print(f"\n[{event['type']} {json.dumps(event['data'])}]")

@@ -49,6 +49,7 @@ type commands struct {
 	Run     RunCmd     `cmd:"" help:"Run a production process."`
 	Topic   TopicCmd   `cmd:"" help:"Look at the topics, make them, follow one."`
 	Job     JobCmd     `cmd:"" help:"Submit jobs, look at them, follow one."`
+	Dead    DeadCmd    `cmd:"" help:"Look at the records that were refused, and write them back."`
 	Migrate MigrateCmd `cmd:"" help:"Bring the database's schema up to date."`
 	Bench   BenchCmd   `cmd:"" help:"Measure a running deployment, beside what bare Kafka costs."`
 	Config  ConfigCmd  `cmd:"" help:"Print the configuration that is in force, and where each value is from."`

@@ -21,7 +21,8 @@ type progress struct {
 	w        io.Writer
 	terminal bool
 	now      func() time.Time
-	total    int64 // bytes of input; 0: not known
+	total    int64 // bytes of input, or things to do; 0: not known
+	what     string
 	began    time.Time
 	shown    time.Time
 	bar      bool // a bar is on the terminal's last line
@@ -31,7 +32,7 @@ type progress struct {
 }
 
 func newProgress(w io.Writer, total int64) *progress {
-	p := &progress{w: w, terminal: terminal(w), now: time.Now, total: total}
+	p := &progress{w: w, terminal: terminal(w), now: time.Now, total: total, what: "jobs"}
 	p.began = p.now()
 	p.shown = p.began
 	return p
@@ -72,7 +73,7 @@ func (p *progress) clear() {
 
 func (p *progress) text(now time.Time) string {
 	rate := float64(p.done) / max(now.Sub(p.began).Seconds(), 0.001)
-	text := fmt.Sprintf("%d jobs, %d failed, %.0f/s", p.done, p.failed, rate)
+	text := fmt.Sprintf("%d %s, %d failed, %.0f/s", p.done, p.what, p.failed, rate)
 	if p.total == 0 {
 		return text
 	}

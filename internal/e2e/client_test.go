@@ -66,6 +66,7 @@ type watcher struct {
 	t    *testing.T
 	url  string // of the server; it may change between two reads
 	job  string
+	ask  string // the query, such as "?partition=3"
 	last string // Last-Event-ID
 	got  []message
 	job.Transcript
@@ -79,7 +80,7 @@ var errCut = errors.New("cut")
 func (w *watcher) read(ctx context.Context, stop func(n int) bool) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.url+"/v1/jobs/"+w.job+"/events", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.url+"/v1/jobs/"+w.job+"/events"+w.ask, nil)
 	if err != nil {
 		return err
 	}

@@ -5,21 +5,17 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/Shopify/toxiproxy/v2"
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
-	"github.com/rs/zerolog"
 
 	"github.com/penstock-io/penstock/internal/event"
 	"github.com/penstock-io/penstock/internal/job"
-	"github.com/penstock-io/penstock/internal/testenv"
 )
 
 const (
@@ -174,83 +170,6 @@ func TestAnAcceptedJobIsNever404(t *testing.T) {
 	projections := d.start("projections")
 	d.row(r.ID)
 	projections.stop()
-}
-
-// TestKafkaAwayIsSaidAndSurvived stops the broker as SIGSTOP does, and goes on.
-func TestKafkaAwayIsSaidAndSurvived(t *testing.T) {
-	kafka, err := testenv.StartKafka(t.Context(), testenv.KafkaOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = kafka.Stop() })
-	d := deployOn(t, kafka.Addr(), testenv.Postgres(t), "away.")
-	p := d.start("ingest,processors,projections,gateway")
-	w := &watcher{t: t, url: p.url, job: submit(t, p.url, slow).ID}
-	if err := w.read(t.Context(), func(int) bool { return w.NextSeq > 3 }); !errors.Is(err, errCut) {
-		t.Fatal(err)
-	}
-	if err := kafka.Pause(); err != nil {
-		t.Fatal(err)
-	}
-	begun := time.Now()
-	resp, err := http.Post(p.url+"/v1/jobs", "application/json", strings.NewReader(`{"body":{"model":"sim"}}`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = resp.Body.Close()
-	if took := time.Since(begun); resp.StatusCode != http.StatusServiceUnavailable || took > 15*time.Second {
-		t.Errorf("without Kafka a job was answered %s after %s", resp.Status, took)
-	}
-	p.unready("kafka")
-	if err := kafka.Resume(); err != nil {
-		t.Fatal(err)
-	}
-	p.ready()
-	w.finish(60 * time.Second)
-	if w.End != event.OutputCompleted || w.Attempt != 1 {
-		t.Errorf("the job that was under way ended as %s in attempt %d", w.End, w.Attempt)
-	}
-	after := &watcher{t: t, url: p.url, job: submit(t, p.url, quick).ID}
-	after.finish(30 * time.Second)
-	p.stop()
-}
-
-// TestPostgresAwayIsSaidAndSurvived cuts the database off: jobs run on without
-// it, what needs it says so, and all is folded when it is back.
-func TestPostgresAwayIsSaidAndSurvived(t *testing.T) {
-	database := testenv.Postgres(t)
-	u, err := url.Parse(database)
-	if err != nil {
-		t.Fatal(err)
-	}
-	proxy := toxiproxy.NewProxy(toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop()), "postgres", "127.0.0.1:0", u.Host)
-	if err := proxy.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(proxy.Stop)
-	addr := proxy.Listen
-	u.Host = addr
-	d := deployOn(t, testenv.Kafka(t), u.String(), testenv.Prefix(t))
-	p := d.start("ingest,processors,projections,gateway")
-	proxy.Stop()
-	w := &watcher{t: t, url: p.url, job: submit(t, p.url, quick).ID}
-	w.finish(30 * time.Second)
-	if got := jobOf(t, p.url, w.job, ""); got.Status != job.Completed {
-		t.Errorf("without its row the job is %+v", got)
-	}
-	begun := time.Now()
-	status, body := get(t.Context(), p.url+"/v1/jobs")
-	if took := time.Since(begun); status != http.StatusServiceUnavailable || !strings.Contains(body, `"code":"unavailable"`) || took > 10*time.Second {
-		t.Errorf("the list without PostgreSQL: %d %s after %s", status, body, took)
-	}
-	p.unready("postgres")
-	proxy.Listen = addr
-	if err := proxy.Start(); err != nil {
-		t.Fatal(err)
-	}
-	p.ready()
-	d.row(w.job)
-	p.stop()
 }
 
 // TestDevOutlivesKill9 kills `penstock dev` in the middle of an answer.

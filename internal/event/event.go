@@ -30,6 +30,9 @@ type Record struct {
 	Value       []byte
 	Headers     []Header
 	Time        time.Time // the producer's; zero lets the client stamp it
+	// Defect says why key, value and headers of what stands here could not be
+	// read; "" for a good record.
+	Defect string
 }
 
 // Header is one header of a Record.

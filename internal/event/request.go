@@ -44,6 +44,33 @@ func (e *Invalid) Error() string {
 	return e.Field + ": " + e.Reason
 }
 
+// InvalidPart names what is wrong of a request that DecodeRequest refused, for
+// counting: "value" where it is no JSON object, else one of the fields type, v,
+// time, tenant, job, conversation, batch, data, data.endpoint, data.body,
+// data.deadline, data.custom_id, data.stream, data.metadata and data.repeat, and
+// "other" for what is none of them.
+func InvalidPart(err error) string {
+	e, ok := errors.AsType[*Invalid](err)
+	if !ok {
+		return "other"
+	}
+	if e.Field == "" {
+		return "value"
+	}
+	part, rest, _ := strings.Cut(e.Field, ".")
+	if part == "data" && rest != "" {
+		sub, _, _ := strings.Cut(rest, ".")
+		part += "." + sub
+	}
+	switch part {
+	case "type", "v", "time", "tenant", "job", "conversation", "batch", "data", "data.endpoint", "data.body",
+		"data.deadline", "data.custom_id", "data.stream", "data.metadata", "data.repeat":
+		return part
+	default:
+		return "other"
+	}
+}
+
 func invalid(field, format string, args ...any) error {
 	return &Invalid{Field: field, Reason: fmt.Sprintf(format, args...)}
 }
@@ -78,6 +105,9 @@ type dataWire struct {
 // that it is of a kind that this build does not know. Whatever the error, what
 // was understood of the head is returned.
 func DecodeRequest(rec *Record) (Head, Request, error) {
+	if rec.Defect != "" {
+		return Head{}, Request{}, invalid("", "%s", rec.Defect)
+	}
 	var w requestWire
 	if err := json.Unmarshal(rec.Value, &w); err != nil {
 		if v, verr := decodeView(rec.Value); verr == nil && unknown(v.Type, v.V) {

@@ -131,6 +131,9 @@ func pairs(n int) string {
 func TestBadRequestsAreToldWhatIsWrongAndWhatWouldBeRight(t *testing.T) {
 	for _, bad := range badRequests {
 		_, _, err := DecodeRequest(&Record{Value: []byte(bad.value), Time: recordTime})
+		if part := InvalidPart(err); part == "other" || !strings.HasPrefix(bad.want, part) && part != "value" {
+			t.Errorf("%.200s is counted as %q", bad.value, part)
+		}
 		if _, ok := errors.AsType[*Invalid](err); !ok || err.Error() != bad.want {
 			t.Errorf("%.200s\n got %v\nwant %s", bad.value, err, bad.want)
 		}
@@ -263,5 +266,20 @@ func TestABodyThatIsTooDeepIsRefusedWhereverItIsRead(t *testing.T) {
 		if err := tooDeep.Validate(); err == nil || !strings.Contains(err.Error(), "data.body") {
 			t.Errorf("%d deep: %v", n, err)
 		}
+	}
+}
+
+func TestWhatIsNoFaultOfAFieldIsCountedAsOther(t *testing.T) {
+	for want, err := range map[string]error{
+		"other":     errors.New("x"),
+		"other ":    invalid("nobody.knows", "x"),
+		"data.body": invalid("data.body.model.x", "x"),
+	} {
+		if got := InvalidPart(err); got != strings.TrimSpace(want) {
+			t.Errorf("%v is counted as %q", err, got)
+		}
+	}
+	if _, _, err := DecodeRequest(&Record{Defect: "it does not unpack"}); err == nil || err.Error() != "it does not unpack" || InvalidPart(err) != "value" {
+		t.Errorf("a record that could not be read: %v", err)
 	}
 }

@@ -57,6 +57,7 @@ type Cluster struct {
 	metrics *metrics
 	client  *kgo.Client // administration, metadata and fetches that do not wait
 	admin   *kadm.Client
+	unpack  kgo.Decompressor // of whatever is fetched, whichever client does
 	polls   chan *kgo.Client // clients of fetches that wait; nil ones are yet to be made
 
 	mu     sync.Mutex
@@ -93,6 +94,11 @@ func Open(ctx context.Context, cfg Config) (*Cluster, error) {
 		return nil, err
 	}
 	c.admin = kadm.NewClient(c.client)
+	var ok bool
+	if c.unpack, ok = c.client.OptValue(kgo.WithDecompressor).(kgo.Decompressor); !ok {
+		c.client.Close()
+		return nil, errors.New("the Kafka client has no decompressor: it is not the version that this was built for")
+	}
 	ctx, cancel := context.WithTimeout(ctx, cfg.ConnectTimeout)
 	defer cancel()
 	if err := c.Ping(ctx); err != nil {
@@ -113,6 +119,7 @@ func (c *Cluster) newClient(opts ...kgo.Opt) (*kgo.Client, error) {
 		// A new leader should be found in tenths of a second, not in 5 s.
 		kgo.MetadataMinAge(250 * time.Millisecond),
 		kgo.RetryBackoffFn(backoff),
+		kgo.MaxDecompressBatchBytes(maxUnpacked),
 		// The broker's telemetry subscription is a request nobody asked for.
 		kgo.DisableClientMetrics(),
 	}

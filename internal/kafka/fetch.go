@@ -118,12 +118,16 @@ type decoded struct {
 }
 
 // decode reads a partition's part of an answer; from is what was asked for.
-func decode(topic string, from int64, rp *kmsg.FetchResponseTopicPartition) decoded {
+func (c *Cluster) decode(topic string, from int64, rp *kmsg.FetchResponseTopicPartition) decoded {
 	fp, next := kgo.ProcessFetchPartition(kgo.ProcessFetchPartitionOpts{
 		Offset: from, Topic: topic, Partition: rp.Partition,
-	}, rp, kgo.DefaultDecompressor(), nil)
+	}, rp, &unpacker{Decompressor: c.unpack}, nil)
 	d := decoded{
 		next: max(next, from), highWatermark: fp.HighWatermark, logStart: fp.LogStartOffset, err: fp.Err,
+	}
+	if rec, behind, ok := unread(topic, rp.Partition, fp.Err); ok {
+		d.records, d.next, d.err = []event.Record{rec}, behind, nil
+		return d
 	}
 	if len(fp.Records) == 0 {
 		return d
@@ -213,7 +217,7 @@ func (c *Cluster) fetchOne(ctx context.Context, cl *kgo.Client, tp TopicPartitio
 	if len(resp.Topics) != 1 || len(resp.Topics[0].Partitions) != 1 {
 		return decoded{}, fmt.Errorf("%w: the broker left the partition out of its answer", ErrUnavailable)
 	}
-	d := decode(tp.Topic, from, &resp.Topics[0].Partitions[0])
+	d := c.decode(tp.Topic, from, &resp.Topics[0].Partitions[0])
 	return d, d.err
 }
 

@@ -346,7 +346,7 @@ func (r *reader) unsettled(l *lane, failure error) {
 
 // receive takes in one partition of an answer.
 func (r *reader) receive(l *lane, c *cursor, rp *kmsg.FetchResponseTopicPartition) {
-	d := decode(c.Topic, c.at, rp)
+	d := r.c.decode(c.Topic, c.at, rp)
 	switch {
 	case d.err == nil:
 	case errors.Is(d.err, kerr.OffsetOutOfRange):

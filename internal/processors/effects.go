@@ -3,7 +3,6 @@ package processors
 import (
 	"context"
 	"errors"
-	"strconv"
 	"time"
 
 	"github.com/penstock-io/penstock/internal/event"
@@ -181,38 +180,14 @@ func (p *Processor) retry() {
 	p.again = nil
 }
 
-// The headers of a dead letter: where the original stood, and why it is here.
-const (
-	deadTopic     = "penstock-topic"
-	deadPartition = "penstock-partition"
-	deadOffset    = "penstock-offset"
-	deadStage     = "penstock-stage"
-	deadReason    = "penstock-reason"
-)
-
-// maxReason bounds a dead letter's reason, in bytes.
-const maxReason = 1024
-
 // bury writes a poisonous record to the dead topic, its bytes as they came.
 func (p *Processor) bury(f engine.Bury) {
-	orig := f.Request.Record
-	p.metrics.dead.WithLabelValues(f.Lane.String()).Inc()
-	p.log.Warn("a request was refused", "topic", orig.Topic, "partition", orig.Partition, "offset", orig.Offset, "reason", f.Request.Poison)
-	reason := f.Request.Poison
-	if len(reason) > maxReason {
-		reason = reason[:maxReason]
-	}
-	rec := event.Record{
-		Topic: p.cfg.Names.Dead(), Partition: 0, Key: orig.Key, Value: orig.Value, Time: p.now(),
-		Headers: append([]event.Header{
-			{Key: deadTopic, Value: []byte(orig.Topic)},
-			{Key: deadPartition, Value: []byte(strconv.Itoa(int(orig.Partition)))},
-			{Key: deadOffset, Value: []byte(strconv.FormatInt(orig.Offset, 10))},
-			{Key: deadStage, Value: []byte("processors")},
-			{Key: deadReason, Value: []byte(reason)},
-		}, orig.Headers...),
-	}
-	p.settle(rec, engine.FactWritten{LP: f.LP, Gen: f.Gen, Offset: f.Request.Offset})
+	orig := &f.Request.Record
+	letter := event.Bury(orig, stage, f.Request.Poison, p.cfg.limits().dead)
+	p.metrics.dead.WithLabelValues(f.Lane.String(), f.Request.PoisonPart).Inc()
+	p.log.Warn("a request was refused", "topic", orig.Topic, "partition", orig.Partition, "offset", orig.Offset,
+		"reason", letter.Reason, "redrives", letter.Redrives(), "bytes_left_out", letter.Omitted)
+	p.settle(letter.Record(p.cfg.Names.Dead(), p.now()), engine.FactWritten{LP: f.LP, Gen: f.Gen, Offset: f.Request.Offset})
 }
 
 // findEnd asks where a lane's logs end, until it knows or the process ends.

@@ -217,6 +217,7 @@ func decode(rec *event.Record) *engine.Request {
 		r.Skip = true
 	default:
 		r.Poison = err.Error()
+		r.PoisonPart = event.InvalidPart(err)
 	}
 	return r
 }

@@ -76,7 +76,7 @@ func (m *metrics) counters() []prometheus.Collector {
 	m.started = vec("calls_started_total", "Model calls started.", "lane")
 	m.ended = vec("jobs_ended_total", "Jobs ended, by the fact that they became.", "lane", "fact")
 	m.taken = vec("jobs_taken_over_total", "Half-finished jobs taken over, by how.", "how")
-	m.dead = vec("dead_letters_total", "Requests that can never be run.", "lane")
+	m.dead = vec("dead_letters_total", "Requests that can never be run, by the part that is wrong.", "lane", "reason")
 	m.skipped = vec("events_skipped_total", "Events of a type or version that this build does not know, or that are none.", "topic")
 	m.expired = vec("requests_expired_total", "Requests that retention took before anybody ran them.", "lane")
 	m.retries = vec("retries_total", "Calls that failed before they said anything, and are made again, by why.", "lane", "code")

@@ -57,7 +57,7 @@ type coalesce struct {
 }
 
 // limits are what the topics take: bytes of an event and of a fact.
-type limits struct{ event, fact int }
+type limits struct{ event, fact, dead int }
 
 // margin is what head, headers, model and usage take of a record, generously.
 const margin = 32 << 10

@@ -100,12 +100,15 @@ func (c Config) coalesce() coalesce { return coalesce{every: c.CoalesceEvery, by
 
 func (c Config) limits() limits {
 	const usual = 1 << 20 // kafka.ProducerConfig's default
-	l := limits{event: c.MaxTokenBytes, fact: c.MaxJobBytes}
+	l := limits{event: c.MaxTokenBytes, fact: c.MaxJobBytes, dead: c.MaxDeadBytes}
 	if l.event == 0 {
 		l.event = usual
 	}
 	if l.fact == 0 {
 		l.fact = l.event
+	}
+	if l.dead == 0 {
+		l.dead = l.event
 	}
 	return l
 }
@@ -209,6 +212,9 @@ func (p *Processor) Run(ctx context.Context) error {
 	}
 	return nil
 }
+
+// stage is what dead letters call this part.
+const stage = "processors"
 
 // readBackPace gathers what is read back under load: nobody waits for it but
 // facts and commits.

@@ -91,8 +91,8 @@ func TestWhatCannotBeRunEndsInWordsAndBlocksNothing(t *testing.T) {
 	if len(dead) != 5 {
 		t.Fatalf("%d dead letters, want 5", len(dead))
 	}
-	if string(dead[1].Value) != "nonsense" || string(dead[1].Header(deadReason)) == "" || string(dead[1].Header(deadPartition)) != "1" {
-		t.Errorf("the second dead letter: %q %v", dead[1].Value, dead[1].Headers)
+	if d, err := event.ParseDeadLetter(&dead[1]); err != nil || string(d.Value) != "nonsense" || d.Reason == "" || d.Partition != 1 || d.Stage != "processors" {
+		t.Errorf("the second dead letter: %+v, %v", d, err)
 	}
 }
 

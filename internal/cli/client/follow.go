@@ -69,7 +69,7 @@ type follower struct {
 	c      *Client
 	yield  func(Event, error) bool
 	cursor string
-	any    bool // an event came
+	any    bool // an event came that was further on
 }
 
 // connect reads one connection. over says that nothing is left to be yielded.
@@ -99,7 +99,8 @@ func (f *follower) connect(ctx context.Context, r request) (over bool, err error
 			f.yield(Event{}, fmt.Errorf("the stream holds what is no event: %w", err))
 			return true, nil
 		}
-		f.cursor, f.any = ev.Cursor, true
+		f.any = f.any || ev.Cursor != f.cursor // the same again brings nothing
+		f.cursor = ev.Cursor
 		if !f.yield(ev, nil) || ev.View.Type.Output() && ev.View.Type.Terminal() {
 			return true, nil
 		}

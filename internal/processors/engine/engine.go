@@ -288,9 +288,11 @@ type Request struct {
 	Data   event.Request
 	Time   time.Time // the record's
 	Bytes  int
-	Skip   bool         // of a kind that this build does not know
-	Poison string       // why it can never run; "" for a good one
-	Record event.Record // of a poisonous one: the original
+	Skip   bool   // of a kind that this build does not know
+	Poison string // why it can never run; "" for a good one
+	// PoisonPart is the part of it that is wrong, one of a few: event.InvalidPart.
+	PoisonPart string
+	Record     event.Record // of a poisonous one: the original
 
 	gone int64 // above 0: no request, but so many offsets up to Offset that are gone
 }

@@ -1,0 +1,55 @@
+package kafka
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/penstock-io/penstock/internal/event"
+)
+
+const (
+	// maxUnpacked bounds what a batch may unpack to, in bytes: a topic's limit is
+	// of the packed batch, and some kilobytes of it can stand for a gigabyte. A
+	// record of our own topics is a tenth of this at most.
+	maxUnpacked = 64 << 20
+	// unpackedAtOnce is after how much of one partition's part of an answer the
+	// rest is left for the next fetch.
+	unpackedAtOnce = 16 << 20
+)
+
+// errEnough ends the unpacking of an answer, once some of it is unpacked.
+var errEnough = errors.New("enough was unpacked for one answer")
+
+// unpacker unpacks one partition's part of an answer, batch by batch.
+type unpacker struct {
+	kgo.Decompressor // bounds one batch by maxUnpacked
+
+	done int
+}
+
+// Decompress implements kgo.Decompressor.
+func (u *unpacker) Decompress(src []byte, codec kgo.CompressionCodecType) ([]byte, error) {
+	if u.done >= unpackedAtOnce {
+		return nil, errEnough
+	}
+	out, err := u.Decompressor.Decompress(src, codec)
+	u.done += len(out)
+	return out, err //nolint:wrapcheck // the client's own, back to the client
+}
+
+// unread stands for a batch that unpacks to more than is taken into memory: one
+// record without content, in place of all, that says why.
+func unread(topic string, partition int32, err error) (rec event.Record, next int64, ok bool) {
+	large, ok := errors.AsType[*kgo.ErrDecompressTooLarge](err)
+	if !ok {
+		return rec, 0, false
+	}
+	rec = event.Record{
+		Topic: topic, Partition: partition, Offset: large.NextOffset - 1, LeaderEpoch: large.Epoch,
+		Defect: fmt.Sprintf("the batch of offsets %d to %d unpacks to more than %d MiB, which is the most that is read",
+			large.Offset, large.NextOffset-1, maxUnpacked>>20),
+	}
+	return rec, large.NextOffset, true
+}
