@@ -150,7 +150,9 @@ func TestAnErrorInTheMiddleHasItsStatussCode(t *testing.T) {
 		}
 	}
 	for _, data := range []string{`{"type":"error"}`, `oh`, `{"message":"oh"}`} {
-		p := serve(t, map[string]script{"m": func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintf(w, "event: error\ndata: %s\n\n", data) }}).provider(t)
+		p := serve(t, map[string]script{"m": func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = fmt.Fprintf(w, "event: error\ndata: %s\n\n", data)
+		}}).provider(t)
 		if err := faulty(t, p, request("m")); err.Code != fault.ProviderError || !strings.Contains(err.Message, "middle of its answer") {
 			t.Errorf("%s: %v", data, err)
 		}
