@@ -99,7 +99,7 @@ func TestVectorsAreNotContinued(t *testing.T) {
 		}
 		defer o.close()
 		start := engine.Start{LP: lp, Gen: 1, Request: &engine.Request{Data: event.Request{Body: []byte(`{"model":"m"}`)}}}
-		if err := p.answer(t.Context(), o, start); err != nil {
+		if _, err := p.answer(t.Context(), o, start); err != nil {
 			t.Fatal(err)
 		}
 		var types []event.Type

@@ -38,7 +38,10 @@ func TestEmbeddingsComeVectorByVector(t *testing.T) {
 	if a := f.last(t); a.path != "/v1/embeddings" || a.body != `{"input":["a",[1,2]],"dimensions":2,"model":"m"}` {
 		t.Errorf("%s: %s", a.path, a.body)
 	}
-	for range p.Stream(t.Context(), embedding(`{"input":["a","b"]}`)) {
+	for _, err := range p.Stream(t.Context(), embedding(`{"model":"p/m","input":["a","b"]}`)) {
+		if err != nil {
+			t.Error(err)
+		}
 		break
 	}
 }

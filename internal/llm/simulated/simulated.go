@@ -147,7 +147,7 @@ func (p *Provider) answer(req llm.Request) (*answer, error) {
 		a.limit = min(a.limit, in.limit)
 	}
 	for i := 1; i < in.choices; i++ {
-		another := topic.number(uint64(i)) //nolint:gosec // above 0
+		another := topic.number(uint64(i))
 		a.others = append(a.others, prose{lex: p.lex, state: uint64(another), total: o.tokens})
 	}
 	if o.tool != "" && !in.result && string(in.choice) != `"none"` && req.Endpoint != llm.Embeddings {
