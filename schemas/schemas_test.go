@@ -132,7 +132,7 @@ var requests = []string{
 	`{"job":"a","time":"9999-12-31T23:59:59-23:59","data":{"body":{"model":"sim"}}}`, `{"job":"a","time":"2026-11-22T15:04:05,5Z","data":{"body":{"model":"sim"}}}`,
 	`{"job":"a","time":1763823845,"data":{"body":{"model":"sim"}}}`, `{"job":"a","time":"","data":{"body":{"model":"sim"}}}`,
 	`{"job":"a","data":{"body":{"model":"sim"},"deadline":"0000-01-01T00:00:00+01:00"}}`, `{"job":"a","data":{"body":{"model":"sim"},"deadline":"tomorrow"}}`,
-	`{"job":"a","data":{"body":{"model":"sim"},"endpoint":"/v1/embeddings"}}`, `{"job":"a","data":{"body":{"model":"sim"},"stream":"true"}}`, `{"job":"a","data":{"body":{"model":"sim"},"repeat":1}}`,
+	`{"job":"a","data":{"body":{"model":"sim"},"endpoint":"/v1/embeddings"}}`, `{"job":"a","data":{"body":{"model":"sim"},"endpoint":"/v1/completions"}}`, `{"job":"a","data":{"body":{"model":"sim"},"stream":"true"}}`, `{"job":"a","data":{"body":{"model":"sim"},"repeat":1}}`,
 	`{"job":"a","data":{"body":{"model":"sim"},"metadata":[]}}`, `{"job":"a","data":{"body":{"model":"sim"},"metadata":{"k":1}}}`,
 	`{"job":"a","data":{"body":{"model":"sim"},"metadata":{"k":"1","k":"2"}}}`, `{"job":"a","data":{"body":{"model":""}}}`, `{"job":"a","data":{"body":{"model":null}}}`,
 	`{"job":"a","data":{"body":{"model":7}}}`, `{"job":"a","data":{"body":{"Model":"sim"}}}`, `{"job":"a","data":{"body":{}}}`, `{"job":"a","data":{"body":[]}}`, `{"job":"a","data":{"body":null}}`,
@@ -241,7 +241,8 @@ func TestExplainSaysWhichFieldOfANewJobIsWrong(t *testing.T) {
 		`{"body":{"model":"a"},"job":1}`:         "job: there is no such field",
 		`{"body":{"model":"a"},"custom_id":"x"}`: "custom_id: there is no such field",
 		`{"body":{"model":"a"},"lane":"urgent"}`: "lane: it must be one of interactive, standard, batch",
-		`{"body":{"model":"a"},"endpoint":"/v1/embeddings"}`:                 "endpoint: it must be one of /v1/chat/completions",
+		`{"body":{"model":"a"},"endpoint":"/v1/embeddings"}`:                 "",
+		`{"body":{"model":"a"},"endpoint":"/v1/completions"}`:                "endpoint: it must be one of /v1/chat/completions, /v1/embeddings",
 		`{"body":{"model":"a"},"deadline":"soon"}`:                           `deadline: "soon" is no date-time, such as 2026-11-22T15:04:05Z`,
 		`{"body":{"model":"a"},"deadline":1e999999999}`:                      "deadline: a JSON number: it must be of type string",
 		`{"body":{"model":"a"},"conversation":""}`:                           `conversation: "" does not have the right form: ^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$`,
@@ -294,6 +295,29 @@ func BenchmarkValidateNewJob(b *testing.B) {
 	for b.Loop() {
 		if err := validate(s, raw); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// What an embeddings job writes is as much a delta and an output as any.
+func TestAnEmbeddingsJobsEventsAreValid(t *testing.T) {
+	golden := goldenFiles(t)
+	for name, data := range map[string][2]string{
+		"events/output.delta.v1.json": {
+			`{"index":2047,"embedding":[0.5,-1e-3]}`, `{"index":0,"embedding":["a"]}`,
+		},
+		"events/job.completed.v1.json": {
+			`{"model":"m","output":[{"index":0,"embedding":"AACAPw=="}],"usage":{"prompt_tokens":2,"completion_tokens":0,"total_tokens":2,"prompt_tokens_details":{"cached_tokens":1}}}`,
+			`{"model":"m","output":[{"index":0}]}`,
+		},
+	} {
+		s := compile(t, name)
+		head, _, _ := strings.Cut(string(golden[name]), `"data":`)
+		if err := validate(s, []byte(head+`"data":`+data[0]+"}")); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := validate(s, []byte(head+`"data":`+data[1]+"}")); err == nil {
+			t.Errorf("%s: %s is valid", name, data[1])
 		}
 	}
 }

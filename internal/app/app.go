@@ -27,8 +27,6 @@ import (
 	"github.com/penstock-io/penstock/internal/api"
 	"github.com/penstock-io/penstock/internal/llm"
 	"github.com/penstock-io/penstock/internal/llm/genai"
-	"github.com/penstock-io/penstock/internal/llm/openai"
-	"github.com/penstock-io/penstock/internal/llm/simulated"
 )
 
 // App is one process's worth of Penstock.
@@ -82,28 +80,6 @@ func buildInfo() prometheus.Collector {
 	g := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "penstock_build_info", Help: "Always 1; its label says which build runs."}, []string{"version"})
 	g.WithLabelValues(version).Set(1)
 	return g
-}
-
-// provide opens the providers of models.
-func (a *App) provide() (err error) {
-	a.hangUp = func() {}
-	var providers []llm.Provider
-	if a.cfg.Simulated {
-		providers = append(providers, simulated.New())
-	}
-	if a.models, err = llm.NewRegistry(a.cfg.Models, providers...); err != nil {
-		return fmt.Errorf("models: %w", err)
-	}
-	if a.cfg.Upstream != "" {
-		p, err := openai.New(openai.Config{Name: "upstream", BaseURL: a.cfg.Upstream, Key: a.cfg.UpstreamKey})
-		if err != nil {
-			return err //nolint:wrapcheck // it begins with the setting's name
-		}
-		a.models, a.hangUp = a.models.WithFallback(p), p.Close
-	} else if len(providers) == 0 {
-		a.log.Warn("no model is served: simulated ones are with --sim")
-	}
-	return nil
 }
 
 // newOwner names this process's incarnation, so that its claims are told from

@@ -68,6 +68,8 @@ type Config struct {
 
 	// Simulated serves the simulated models.
 	Simulated bool
+	// Servers are the model servers that are called by "name/model".
+	Servers []ModelServer
 	// Models gives bare names to models: "fast" -> "openai/gpt-5-mini".
 	Models map[string]string
 	// Upstream is the base URL of an OpenAI-compatible server that is sent every
@@ -86,6 +88,14 @@ type Config struct {
 	Tries       int           // calls of a model that fail before the first token, in all; default the processors', 3
 	Grace       time.Duration // how long what is in flight gets to end; default 30 s
 	Patience    time.Duration // how long to wait for Kafka and PostgreSQL at start; default 30 s
+}
+
+// ModelServer is a server of models. The one named anthropic speaks Anthropic's
+// Messages API, every other OpenAI's.
+type ModelServer struct {
+	Name string // its models' prefix, such as openai
+	URL  string // as the API's own SDKs take it
+	Key  string // "" sends none
 }
 
 // withDefaults fills in what was left out and says what cannot be.

@@ -42,11 +42,12 @@ func (c *ConfigCmd) Run(sys *System, set *settings, parsed *kong.Context) error 
 			if !flag.Tag.Has(settingTag) && flag.Name != configFlag {
 				continue
 			}
-			value := show(reflect.ValueOf(parsed.FlagValue(flag)))
+			value := reflect.ValueOf(parsed.FlagValue(flag))
+			shown := show(value)
 			if flag.Tag.Has("secret") {
-				value = mask(value)
+				shown = maskAll(value)
 			}
-			rows = append(rows, configRow{flag.Name, value, set.from(flag.Name)})
+			rows = append(rows, configRow{flag.Name, shown, set.from(flag.Name)})
 		}
 	}
 	if set.path != "" {
@@ -56,6 +57,11 @@ func (c *ConfigCmd) Run(sys *System, set *settings, parsed *kong.Context) error 
 			}
 		}
 	}
+	keys, err := serverRows(c.Providers, sys.Env)
+	if err != nil {
+		return usageError{err}
+	}
+	rows = append(rows, keys...)
 	if c.Output != asTable {
 		for _, row := range rows {
 			if err := writeJSON(sys.Stdout, c.Output, row); err != nil {
@@ -119,6 +125,19 @@ func mask(value string) string {
 		return pairs.ReplaceAllString(value, "${1}"+hidden)
 	}
 	return hidden
+}
+
+// maskAll writes a secret value as show does: of a map each entry is one.
+func maskAll(v reflect.Value) string {
+	if v.Kind() != reflect.Map {
+		return mask(show(v))
+	}
+	parts := make([]string, 0, v.Len())
+	for _, key := range v.MapKeys() {
+		parts = append(parts, show(key)+"="+mask(show(v.MapIndex(key))))
+	}
+	slices.Sort(parts)
+	return strings.Join(parts, ";")
 }
 
 // MigrateCmd brings the database's schema up to date.

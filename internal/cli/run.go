@@ -37,6 +37,7 @@ type PostgresFlags struct {
 type ProcessFlags struct {
 	Listen            string            `setting:"" default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Where to serve HTTP."`
 	MetricsListen     string            `setting:"" placeholder:"HOST:PORT" help:"A listener for /metrics and /debug/pprof alone."`
+	Providers         map[string]string `setting:"" secret:"" placeholder:"NAME=URL" help:"OpenAI-compatible servers of models, called by NAME/MODEL; the key of each is in the variable NAME_API_KEY."`
 	Models            map[string]string `setting:"" placeholder:"NAME=MODEL" help:"Bare names of models."`
 	MaxInFlight       int               `setting:"" default:"1024" help:"Calls of models at once."`
 	FirstTokenTimeout time.Duration     `setting:"" default:"60s" help:"How long a model may take to its first token."`
@@ -80,11 +81,15 @@ type RunCmd struct {
 
 // Run implements the command.
 func (c *RunCmd) Run(ctx context.Context, sys *System, common *Common) error {
+	servers, err := modelServers(c.Providers, sys.Env)
+	if err != nil {
+		return usageError{err}
+	}
 	cfg := app.Config{
 		Lanes: c.Lanes, Listen: c.Listen, MetricsListen: c.MetricsListen,
 		Origins: c.Origins, MaxConnections: c.MaxConnections,
 		Kafka: c.Kafka, Topics: c.options(), Postgres: c.Postgres,
-		Simulated: c.Sim, Models: c.Models, MaxInFlight: c.MaxInFlight, Budgets: c.budgets(),
+		Simulated: c.Sim, Servers: servers, Models: c.Models, MaxInFlight: c.MaxInFlight, Budgets: c.budgets(),
 		FirstToken: c.FirstTokenTimeout, NextToken: c.NextTokenTimeout, Tries: c.ModelTries, Grace: c.Grace, Patience: c.Patience,
 	}
 	for _, name := range c.Roles {

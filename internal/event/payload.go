@@ -166,7 +166,7 @@ func DecodeData(data []byte, payload any) error {
 // AppendDelta appends the JSON of a delta to dst. It is Encode for the one
 // payload that is written once a token.
 func AppendDelta(dst []byte, d *Delta) []byte {
-	if d.ToolCalls != nil || d.Logprobs != nil || d.Refusal != "" || d.Index != 0 {
+	if d.ToolCalls != nil || d.Logprobs != nil || d.Embedding != nil || d.Refusal != "" || d.Index != 0 {
 		return append(dst, Encode(d)...)
 	}
 	dst = append(dst, `{"index":0`...)

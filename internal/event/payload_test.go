@@ -73,3 +73,14 @@ func TestEncodePanicsOnWhatHasNoJSON(t *testing.T) {
 	}()
 	Encode(make(chan int))
 }
+
+func TestADeltaKeepsAVector(t *testing.T) {
+	for want, d := range map[string]Delta{
+		`{"index":0,"embedding":[0.5,-1]}`:   {Embedding: []byte(`[0.5, -1]`)},
+		`{"index":3,"embedding":"AACAPw=="}`: {Index: 3, Embedding: []byte(`"AACAPw=="`)},
+	} {
+		if got := AppendDelta(nil, &d); string(got) != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+}

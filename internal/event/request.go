@@ -11,8 +11,13 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// DefaultEndpoint is the endpoint of a request that names none.
-const DefaultEndpoint = "/v1/chat/completions"
+// The endpoints of a request: the form of its body, and of its output.
+const (
+	// DefaultEndpoint is the endpoint of a request that names none.
+	DefaultEndpoint = "/v1/chat/completions"
+	// EmbeddingsEndpoint has no choices but a vector for each input.
+	EmbeddingsEndpoint = "/v1/embeddings"
+)
 
 // Limits of a request. Lengths are in bytes, unless said otherwise.
 const (
@@ -238,8 +243,8 @@ func validTenant(s string) bool {
 
 // Validate checks what a producer chooses in a request's data.
 func (r *Request) Validate() error {
-	if r.Endpoint != "" && r.Endpoint != DefaultEndpoint {
-		return invalid("data.endpoint", "%.80q is not served: it must be %s", r.Endpoint, DefaultEndpoint)
+	if r.Endpoint != "" && r.Endpoint != DefaultEndpoint && r.Endpoint != EmbeddingsEndpoint {
+		return invalid("data.endpoint", "%.80q is not served: it must be %s or %s", r.Endpoint, DefaultEndpoint, EmbeddingsEndpoint)
 	}
 	if !r.Deadline.IsZero() && !validYear(r.Deadline) {
 		return invalid("data.deadline", "%s is out of range: %s", r.Deadline.Format(time.RFC3339), timeRule)

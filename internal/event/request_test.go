@@ -109,7 +109,7 @@ var badRequests = []struct{ value, want string }{
 	{`{"job":"a","data":{"body":{"model":7}}}`, "data.body.model: a JSON number: it must be a string"},
 	{`{"job":"a","data":{"body":{"model":"` + strings.Repeat("m", 257) + `"}}}`, "data.body.model: it has more than 256 characters"},
 	{`{"job":"a","data":{"body":{"model":"sim","model":"b"}}}`, "data.body.model: the name stands twice in its object: it must stand once"},
-	{`{"job":"a","data":{"body":{"model":"sim"},"endpoint":"/v1/embeddings"}}`, `data.endpoint: "/v1/embeddings" is not served: it must be /v1/chat/completions`},
+	{`{"job":"a","data":{"body":{"model":"sim"},"endpoint":"/v1/completions"}}`, `data.endpoint: "/v1/completions" is not served: it must be /v1/chat/completions or /v1/embeddings`},
 	{`{"job":"a","data":{"body":{"model":"sim"},"deadline":"2026-11-22"}}`, `data.deadline: "2026-11-22" is no time: it must be an RFC 3339 time between 1970 and 2999, such as "2026-11-22T15:04:05Z"`},
 	{`{"job":"a","data":{"body":{"model":"sim"},"stream":"yes"}}`, "data.stream: a JSON string: it must be true or false"},
 	{`{"job":"a","data":{"body":{"model":"sim"},"custom_id":"` + strings.Repeat("é", 513) + `"}}`, "data.custom_id: it has more than 512 characters"},

@@ -2,6 +2,7 @@ package job
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -54,6 +55,15 @@ type choice struct {
 	seen                        bool
 	content, reasoning, refusal strings.Builder
 	tools                       []toolCall
+	logprobs                    logprobs
+	embedding                   jsontext.Value
+}
+
+// logprobs gathers what the deltas tell of their tokens. Of each kind there are
+// as many as were told.
+type logprobs struct {
+	Content []jsontext.Value `json:"content"`
+	Refusal []jsontext.Value `json:"refusal"`
 }
 
 // toolCall gathers the deltas of one tool call: id, type and name come once,
@@ -67,8 +77,12 @@ type toolCall struct {
 	} `json:"function"`
 }
 
-// maxChoices bounds the index that a delta may name.
-const maxChoices = 128
+const (
+	// maxChoices bounds the index that a delta of a choice may name.
+	maxChoices = 128
+	// maxInputs bounds the index that a delta with an embedding may name.
+	maxInputs = 2048
+)
 
 // Apply takes one unfenced event of the job, in log order. Repetitions are
 // passed over. The error says that the event's data is not what its type has.
@@ -107,25 +121,63 @@ func (t *Transcript) Apply(v *event.View) error {
 	}
 }
 
-// Say adds a delta's text.
+// Say adds what a delta says.
 func (t *Transcript) Say(d *event.Delta) error {
+	if d.Embedding != nil {
+		return t.embed(d)
+	}
 	if d.Index < 0 || d.Index >= maxChoices {
 		return fmt.Errorf("index: %d is no choice: it must be 0 to %d", d.Index, maxChoices-1)
 	}
-	for len(t.choices) <= d.Index {
-		t.choices = append(t.choices, &choice{})
-	}
-	c := t.choices[d.Index]
-	c.seen = true
+	c := t.choice(d.Index)
 	c.content.WriteString(d.Content)
 	c.reasoning.WriteString(d.Reasoning)
 	c.refusal.WriteString(d.Refusal)
 	t.Deltas++
-	t.bytes += len(d.Content) + len(d.Reasoning) + len(d.Refusal) + len(d.ToolCalls)
+	t.bytes += len(d.Content) + len(d.Reasoning) + len(d.Refusal) + len(d.ToolCalls) + len(d.Logprobs)
+	if d.Logprobs != nil {
+		if err := c.logprobs.add(d.Logprobs); err != nil {
+			return err
+		}
+	}
 	if d.ToolCalls == nil {
 		return nil
 	}
 	return c.callTools(d.ToolCalls)
+}
+
+// choice gives the choice of an index, which is in its bounds.
+func (t *Transcript) choice(index int) *choice {
+	for len(t.choices) <= index {
+		t.choices = append(t.choices, &choice{})
+	}
+	c := t.choices[index]
+	c.seen = true
+	return c
+}
+
+// embed takes the vector of one input.
+func (t *Transcript) embed(d *event.Delta) error {
+	if d.Index < 0 || d.Index >= maxInputs {
+		return fmt.Errorf("index: %d is no input: it must be 0 to %d", d.Index, maxInputs-1)
+	}
+	if k := d.Embedding.Kind(); k != jsontext.KindBeginArray && k != jsontext.KindString {
+		return errors.New("embedding: a vector must be an array of numbers, or base64 text")
+	}
+	t.choice(d.Index).embedding = d.Embedding.Clone()
+	t.Deltas++
+	t.bytes += len(d.Embedding)
+	return nil
+}
+
+func (l *logprobs) add(raw jsontext.Value) error {
+	var more logprobs
+	if err := json.Unmarshal(raw, &more); err != nil {
+		return fmt.Errorf("logprobs: %w", err)
+	}
+	l.Content = append(l.Content, more.Content...)
+	l.Refusal = append(l.Refusal, more.Refusal...)
+	return nil
 }
 
 func (c *choice) callTools(raw jsontext.Value) error {
@@ -179,24 +231,22 @@ func (t *Transcript) Reasoning() string {
 // PlainText tells whether text and reasoning of one choice are all that was
 // said, so that they are a prefix that a model can continue from.
 func (t *Transcript) PlainText() bool {
-	return len(t.choices) <= 1 && (len(t.choices) == 0 ||
-		(len(t.choices[0].tools) == 0 && t.choices[0].refusal.Len() == 0))
+	return len(t.choices) <= 1 && (len(t.choices) == 0 || t.choices[0].plain())
 }
 
-// Output is the whole answer, choice by choice, in the order of their indexes.
+func (c *choice) plain() bool {
+	return len(c.tools) == 0 && c.refusal.Len() == 0 && c.embedding == nil
+}
+
+// Output is the whole answer, choice by choice or vector by vector, in the order
+// of their indexes.
 func (t *Transcript) Output() []event.OutputChoice {
 	out := make([]event.OutputChoice, 0, len(t.choices))
 	for i, c := range t.choices {
 		if !c.seen {
 			continue
 		}
-		o := event.OutputChoice{Index: i, Message: event.Message{
-			Role: "assistant", Content: c.content.String(), Reasoning: c.reasoning.String(), Refusal: c.refusal.String(),
-		}}
-		if len(c.tools) > 0 {
-			o.Message.ToolCalls = event.Encode(c.tools)
-		}
-		out = append(out, o)
+		out = append(out, c.output(i))
 	}
 	for _, ended := range t.Completed.Choices {
 		found := false
@@ -213,6 +263,22 @@ func (t *Transcript) Output() []event.OutputChoice {
 	}
 	slices.SortFunc(out, func(a, b event.OutputChoice) int { return cmp.Compare(a.Index, b.Index) })
 	return out
+}
+
+func (c *choice) output(index int) event.OutputChoice {
+	if c.embedding != nil {
+		return event.OutputChoice{Index: index, Embedding: c.embedding}
+	}
+	o := event.OutputChoice{Index: index, Message: event.Message{
+		Role: "assistant", Content: c.content.String(), Reasoning: c.reasoning.String(), Refusal: c.refusal.String(),
+	}}
+	if len(c.tools) > 0 {
+		o.Message.ToolCalls = event.Encode(c.tools)
+	}
+	if len(c.logprobs.Content)+len(c.logprobs.Refusal) > 0 {
+		o.Logprobs = event.Encode(&c.logprobs)
+	}
+	return o
 }
 
 // Fact makes the fact that follows from a transcript that has ended: its type

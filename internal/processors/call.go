@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-json-experiment/json/jsontext"
+
 	"github.com/penstock-io/penstock/internal/event"
 	"github.com/penstock-io/penstock/internal/fault"
 	"github.com/penstock-io/penstock/internal/fence"
@@ -211,7 +213,7 @@ func (p *Processor) begin(ctx context.Context, o *output, provider llm.Provider,
 func (o *output) chunk(c *llm.Chunk, end *event.Completed) error {
 	d := event.Delta{
 		Index: c.Index, Content: c.Content, Reasoning: c.Reasoning, Refusal: c.Refusal,
-		ToolCalls: c.ToolCalls, Logprobs: c.Logprobs,
+		ToolCalls: c.ToolCalls, Logprobs: c.Logprobs, Embedding: c.Embedding,
 	}
 	if c.FinishReason != "" && !slices.ContainsFunc(end.Choices, func(e event.Choice) bool { return e.Index == c.Index }) {
 		end.Choices = append(end.Choices, event.Choice{Index: c.Index, FinishReason: c.FinishReason})
@@ -233,20 +235,22 @@ func (o *output) chunk(c *llm.Chunk, end *event.Completed) error {
 // log or the job's fact could not hold. It is looked for before anything is
 // written, for what stands in the log would break every owner anew.
 func (o *output) acceptable(d *event.Delta) error {
-	if d.ToolCalls != nil && !d.ToolCalls.IsValid() || d.Logprobs != nil && !d.Logprobs.IsValid() {
-		return fault.New(fault.ProviderError, "the provider sent a delta that is not JSON")
+	for _, raw := range []jsontext.Value{d.ToolCalls, d.Logprobs, d.Embedding} {
+		if raw != nil && !raw.IsValid() {
+			return fault.New(fault.ProviderError, "the provider sent a delta that is not JSON")
+		}
 	}
-	if d.Index != 0 || d.ToolCalls != nil {
+	if d.Index != 0 || !plain(d) {
 		var probe job.Transcript
 		if err := probe.Say(d); err != nil {
 			return fault.New(fault.ProviderError, "the provider sent a delta that is none: %v", err)
 		}
 	}
 	const escaped = 6 // bytes that one byte takes at most
-	if len(d.ToolCalls)+len(d.Logprobs)+escaped*len(d.Refusal) > o.limits.event-margin {
+	if len(d.ToolCalls)+len(d.Logprobs)+len(d.Embedding)+escaped*len(d.Refusal) > o.limits.event-margin {
 		return fault.New(fault.ProviderError, "the provider sent a piece that is larger than the log takes: %d bytes at most", o.limits.event)
 	}
-	next := len(d.Content) + len(d.Reasoning) + len(d.Refusal) + len(d.ToolCalls)
+	next := len(d.Content) + len(d.Reasoning) + len(d.Refusal) + len(d.ToolCalls) + len(d.Logprobs) + len(d.Embedding)
 	if next > margin/2/escaped {
 		next = len(event.AppendDelta(nil, d))
 	}

@@ -118,7 +118,7 @@ func (o *output) ringIn(wait time.Duration) {
 
 // plain tells whether a delta is text alone, which can be joined with others.
 func plain(d *event.Delta) bool {
-	return d.ToolCalls == nil && d.Logprobs == nil && d.Refusal == ""
+	return d.ToolCalls == nil && d.Logprobs == nil && d.Embedding == nil && d.Refusal == ""
 }
 
 // joins tells whether d can be added to what waits: text of the same choice,

@@ -3,7 +3,9 @@ package openai
 import (
 	"bytes"
 	"errors"
-	"io"
+	"net/http"
+	"strconv"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json"
@@ -11,6 +13,7 @@ import (
 
 	"github.com/penstock-io/penstock/internal/fault"
 	"github.com/penstock-io/penstock/internal/llm"
+	"github.com/penstock-io/penstock/internal/llm/wire"
 )
 
 // maxChoices bounds what is remembered of an answer's choices.
@@ -49,10 +52,10 @@ const (
 
 // answer turns one stream into chunks.
 type answer struct {
-	provider    string
-	contentType string
-	events      *events
-	yield       func(llm.Chunk, error) bool
+	provider string
+	header   http.Header
+	events   *wire.Events
+	yield    wire.Yield
 
 	heard   bool // an event came
 	choices []progress
@@ -62,7 +65,7 @@ type answer struct {
 // run reads the stream to its end.
 func (a *answer) run() error {
 	for {
-		data, failed, err := a.events.next()
+		data, failed, err := a.events.Next()
 		switch {
 		case err != nil:
 			return a.ended(err)
@@ -84,11 +87,11 @@ func (a *answer) take(data []byte, failed bool) error {
 	var w wireChunk
 	err := json.Unmarshal(data, &w, jsontext.AllowDuplicateNames(true))
 	switch {
-	case failed && (err != nil || absent(w.Error)):
+	case failed && (err != nil || wire.Absent(w.Error)):
 		return reported(a.provider, data)
 	case err != nil:
 		return fault.Wrap(err, fault.ProviderError, "%s sent an event that is no chunk of an answer", a.provider)
-	case !absent(w.Error):
+	case !wire.Absent(w.Error):
 		return reported(a.provider, w.Error)
 	}
 	for i := range w.Choices {
@@ -97,10 +100,7 @@ func (a *answer) take(data []byte, failed bool) error {
 		}
 	}
 	if w.Usage != nil {
-		a.usage = w.Usage
-		if a.usage.TotalTokens == 0 {
-			a.usage.TotalTokens = a.usage.PromptTokens + a.usage.CompletionTokens
-		}
+		a.usage = w.Usage.Told()
 	}
 	return nil
 }
@@ -114,14 +114,14 @@ func (a *answer) choice(w *wireChoice) error {
 	}
 	state := &a.choices[w.Index]
 	*state = max(*state, begun)
-	c := llm.Chunk{Index: w.Index, Content: w.Delta.Content, Refusal: w.Delta.Refusal, Reasoning: text(w.Delta.Reasoning)}
+	c := llm.Chunk{Index: w.Index, Content: w.Delta.Content, Refusal: w.Delta.Refusal, Reasoning: wire.Text(w.Delta.Reasoning)}
 	if c.Reasoning == "" {
-		c.Reasoning = text(w.Delta.ReasoningContent)
+		c.Reasoning = wire.Text(w.Delta.ReasoningContent)
 	}
-	if !absent(w.Delta.ToolCalls) && string(w.Delta.ToolCalls) != "[]" {
+	if !wire.Absent(w.Delta.ToolCalls) && string(w.Delta.ToolCalls) != "[]" {
 		c.ToolCalls = w.Delta.ToolCalls
 	}
-	if !absent(w.Logprobs) {
+	if !wire.Absent(w.Logprobs) {
 		c.Logprobs = w.Logprobs
 	}
 	// A name that stands twice is let pass elsewhere; these are passed on.
@@ -134,7 +134,7 @@ func (a *answer) choice(w *wireChoice) error {
 	if c.Content == "" && c.Reasoning == "" && c.Refusal == "" && c.ToolCalls == nil && c.Logprobs == nil && c.FinishReason == "" {
 		return nil // a role alone, such as the first
 	}
-	return a.say(c)
+	return a.yield(c)
 }
 
 // done ends an answer that the server says is whole.
@@ -146,7 +146,7 @@ func (a *answer) done() error {
 		if state != begun {
 			continue
 		}
-		if err := a.say(llm.Chunk{Index: i, FinishReason: "stop"}); err != nil {
+		if err := a.yield(llm.Chunk{Index: i, FinishReason: "stop"}); err != nil {
 			return err
 		}
 	}
@@ -156,9 +156,6 @@ func (a *answer) done() error {
 // ended takes the end of a stream that did not say that it is whole. It is if
 // each choice has its finish reason.
 func (a *answer) ended(err error) error {
-	if errors.Is(err, errTooLarge) {
-		return fault.New(fault.ProviderError, "%s sent an event of more than %d bytes", a.provider, maxEventBytes)
-	}
 	whole := false
 	for _, state := range a.choices {
 		if state == begun {
@@ -167,15 +164,10 @@ func (a *answer) ended(err error) error {
 		}
 		whole = whole || state == finished
 	}
-	switch {
-	case whole:
+	if whole && !errors.Is(err, wire.ErrTooLarge) {
 		return a.account()
-	case timedOut(err):
-		return fault.Wrap(err, fault.ProviderTimeout, "%s was silent for too long", a.provider)
-	case !a.heard && errors.Is(err, io.EOF):
-		return fault.New(fault.ProviderError, "%s answered with %.80q in place of a stream of events", a.provider, a.contentType)
 	}
-	return fault.Wrap(err, fault.ProviderError, "%s broke off in the middle of its answer", a.provider)
+	return wire.BrokenOff(a.provider, a.header, a.heard, err) //nolint:wrapcheck // a fault
 }
 
 // account yields the usage, where it was told.
@@ -183,24 +175,21 @@ func (a *answer) account() error {
 	if a.usage == nil {
 		return nil
 	}
-	return a.say(llm.Chunk{Usage: a.usage})
+	return a.yield(llm.Chunk{Usage: a.usage})
 }
 
-func (a *answer) say(c llm.Chunk) error {
-	if !a.yield(c, nil) {
-		return errBrokenOff
+// reported is the fault of an error object in the middle of an answer.
+func reported(provider string, raw []byte) error {
+	e := wire.ReadError(raw)
+	if status, err := strconv.Atoi(e.Code); err == nil && status >= 400 && status <= 599 {
+		return wire.Refused(provider, status, e)
 	}
-	return nil
-}
-
-// absent tells whether a field was left out, which null is as well.
-func absent(v jsontext.Value) bool { return v == nil || v.Kind() == jsontext.KindNull }
-
-// text is a string's, and "" for everything else.
-func text(v jsontext.Value) string {
-	if v.Kind() != jsontext.KindString {
-		return ""
+	code := fault.ProviderError
+	switch {
+	case strings.Contains(e.Code, "rate_limit"), strings.Contains(e.Type, "rate_limit"), e.Code == "insufficient_quota":
+		code = fault.RateLimited
+	case e.Type == "invalid_request_error":
+		code = fault.ProviderRejected
 	}
-	s, _ := jsontext.AppendUnquote(nil, v) // the decoder has seen it
-	return string(s)
+	return wire.Failed(provider, code, e)
 }

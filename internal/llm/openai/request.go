@@ -13,7 +13,7 @@ import (
 // streaming is body, asking model for a stream that tells its usage. Everything
 // else stays as it came, to the byte.
 func streaming(body []byte, model string) ([]byte, error) {
-	rest, taken, err := split(body, "model", "stream", "stream_options")
+	rest, taken, err := split(body, "model", "stream", "stream_options", "penstock")
 	if err != nil {
 		return nil, fault.Wrap(err, fault.InvalidJSON, "the body must be one JSON object")
 	}
@@ -32,6 +32,21 @@ func streaming(body []byte, model string) ([]byte, error) {
 	out = append(out, `,"stream":true,"stream_options":{`...)
 	out = append(out, options...)
 	return append(out, `"include_usage":true}}`...), nil
+}
+
+// named is body, asking model for embeddings. Everything else stays as it came,
+// to the byte.
+func named(body []byte, model string) ([]byte, error) {
+	rest, _, err := split(body, "model", "penstock")
+	if err != nil {
+		return nil, fault.Wrap(err, fault.InvalidJSON, "the body must be one JSON object")
+	}
+	out := append(slices.Grow([]byte{'{'}, len(rest)+len(model)+16), rest...)
+	out = append(out, `"model":`...)
+	if out, err = jsontext.AppendQuote(out, model); err != nil {
+		return nil, fault.Param("model", "model is not UTF-8")
+	}
+	return append(out, '}'), nil
 }
 
 // split takes the named members out of a JSON object. The rest are its other

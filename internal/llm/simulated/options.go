@@ -12,8 +12,10 @@ import (
 
 // The bounds of a model's options: a name comes from outside.
 const (
-	maxTokens = 1_000_000
-	maxWait   = time.Hour
+	maxTokens  = 1_000_000
+	maxWait    = time.Hour
+	maxName    = 64  // of a tool
+	maxChoices = 128 // that a body may ask for
 )
 
 // options are the shape of the load that a model's name asks for.
@@ -25,6 +27,7 @@ type options struct {
 	seed   uint64
 	fail   float64 // probability that a call fails
 	status int     // with which HTTP status it fails
+	tool   string  // that is called; "" for none
 }
 
 // defaults are what plain "sim" means: an answer at a pace that is pleasant to watch.
@@ -43,8 +46,8 @@ func parse(model string) (options, error) {
 	if !ok {
 		return o, fault.Param("model", "model %.80q is not a simulated one: those are %q and %q", model, Name, Name+":tokens=200,…")
 	}
-	const usage = "the options are tokens, ttft, gap, chunk, seed, fail and error, as in sim:tokens=200,ttft=50ms,gap=20ms,chunk=1,seed=1,fail=0.01,error=429"
-	seen := make([]string, 0, 7)
+	const usage = "the options are tokens, ttft, gap, chunk, seed, fail, error and tool, as in sim:tokens=200,ttft=50ms,gap=20ms,chunk=1,seed=1,fail=0.01,error=429,tool=NAME"
+	seen := make([]string, 0, 8)
 	for option := range strings.SplitSeq(list, ",") {
 		name, value, _ := strings.Cut(option, "=")
 		want := o.set(name, value)
@@ -96,6 +99,9 @@ func (o *options) set(name, value string) (want string) {
 	case "error":
 		o.status, ok = number(value, 400, 599)
 		want = "an HTTP status from 400 to 599"
+	case "tool":
+		o.tool, ok = value, value != "" && len(value) <= maxName
+		want = "the name of one of the body's tools"
 	default:
 		return unknownOption
 	}

@@ -15,6 +15,10 @@ type prompt struct {
 	words   int  // of the text among them
 	limit   int  // the body's own limit on the answer, in tokens
 	limited bool
+	choices int            // n, 1 where it is absent
+	tools   jsontext.Value // as they came
+	choice  jsontext.Value // tool_choice, as it came
+	result  bool           // whether the last message is a tool's
 	scratch []byte
 }
 
@@ -22,7 +26,7 @@ type prompt struct {
 // shape than expected is no prompt, and no error. An error is a *fault.Error:
 // a body that is no JSON object, or a limit that is no positive number.
 func readPrompt(body []byte) (prompt, error) {
-	p := prompt{hash: hashStart}
+	p := prompt{hash: hashStart, choices: 1}
 	d := jsontext.NewDecoder(bytes.NewBuffer(body), jsontext.AllowDuplicateNames(true))
 	if d.PeekKind() != jsontext.KindBeginObject {
 		return p, fault.New(fault.InvalidJSON, "the body is not a JSON object")
@@ -49,7 +53,10 @@ func readPrompt(body []byte) (prompt, error) {
 // field reads one member of the body; its name has been read, quotes and all.
 func (p *prompt) field(d *jsontext.Decoder, name []byte) error {
 	switch string(name) {
-	case `"messages"`, `"prompt"`, `"input"`, `"instructions"`, `"system"`:
+	case `"messages"`:
+		p.result = false
+		return p.text(d)
+	case `"prompt"`, `"input"`, `"instructions"`, `"system"`:
 		return p.text(d)
 	case `"max_tokens"`:
 		return p.cap(d, "max_tokens")
@@ -57,9 +64,33 @@ func (p *prompt) field(d *jsontext.Decoder, name []byte) error {
 		return p.cap(d, "max_completion_tokens")
 	case `"max_output_tokens"`:
 		return p.cap(d, "max_output_tokens")
+	case `"n"`:
+		return p.many(d)
+	case `"tools"`:
+		raw, err := d.ReadValue()
+		p.tools = raw.Clone()
+		return err
+	case `"tool_choice"`:
+		raw, err := d.ReadValue()
+		p.choice = raw.Clone()
+		return err
 	default:
 		return d.SkipValue()
 	}
+}
+
+// many reads how many choices are asked for; null is one.
+func (p *prompt) many(d *jsontext.Decoder) error {
+	raw, err := d.ReadValue()
+	if err != nil || raw.Kind() == jsontext.KindNull {
+		return err
+	}
+	n, err := strconv.Atoi(string(raw))
+	if err != nil || n < 1 || n > maxChoices {
+		return fault.Param("n", "n is %.40s: it must be a whole number from 1 to %d", raw, maxChoices)
+	}
+	p.choices = n
+	return nil
 }
 
 // cap reads a limit; of several the smallest holds, null is none.
@@ -81,7 +112,8 @@ func (p *prompt) cap(d *jsontext.Decoder, name string) error {
 // text reads one value of whatever shape and takes the strings in it.
 func (p *prompt) text(d *jsontext.Decoder) error {
 	outside := d.StackDepth()
-	said := true // whether a string here is text, and not a role or a type
+	said := true  // whether a string here is text, and not a role or a type
+	role := false // whether it is a message's role
 	for {
 		switch d.PeekKind() {
 		case jsontext.KindString:
@@ -92,7 +124,11 @@ func (p *prompt) text(d *jsontext.Decoder) error {
 			container, n := d.StackIndex(d.StackDepth())
 			if container == jsontext.KindBeginObject && n%2 == 1 {
 				said = string(raw) == `"content"` || string(raw) == `"text"`
+				role = string(raw) == `"role"` && d.StackDepth() == outside+2
 			} else {
+				if role {
+					p.result = string(raw) == `"tool"` // the last message's stands
+				}
 				p.take(raw, said)
 			}
 		case jsontext.KindBeginObject, jsontext.KindEndObject, jsontext.KindBeginArray, jsontext.KindEndArray:

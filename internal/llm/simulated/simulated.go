@@ -10,12 +10,17 @@
 //	seed=1       what is said follows from the seed and the prompt alone
 //	fail=0       probability that a call fails, 0 to 1
 //	error=500    HTTP status of the failure, 400 to 599; without fail every call fails
+//	tool=NAME    call this one of the body's tools, unless the last message is a tool's result
 //
 // A token is a word with the space before it; the chunks' contents put together
 // are the text. The body's max_tokens, max_completion_tokens or
-// max_output_tokens cuts the answer short, with finish reason "length". There
-// is one choice, whatever n asks for. Prompt tokens are the words of the
-// messages (or prompt, input, instructions, system).
+// max_output_tokens cuts the answer short, with finish reason "length". Of n
+// choices each says something else, in turn. A tool's arguments are made up by
+// its parameters' schema. Prompt tokens are the words of the messages (or prompt,
+// input, instructions, system).
+//
+// On /v1/embeddings it gives each input a vector of length 1, of 64 numbers or as
+// many as the body's dimensions asks for; the same text has the same vector.
 //
 // Whether a call fails follows from the seed, the prompt, the job and the
 // attempt: a test sees the same twice, a retry of the job draws again. A 4xx
@@ -73,9 +78,13 @@ func (p *Provider) Stream(ctx context.Context, req llm.Request) iter.Seq2[llm.Ch
 
 // CanContinue implements llm.Continuer: the prefix must be how this answer
 // begins, to the byte, at a token's border or not.
+// Of several choices and of a tool call none can be.
 func (p *Provider) CanContinue(req llm.Request, prefix llm.Prefix) bool {
+	if req.Endpoint == llm.Embeddings {
+		return false
+	}
 	a, err := p.answer(req)
-	return err == nil && prefix.Reasoning == "" && a.skip(prefix.Content)
+	return err == nil && a.continues(prefix)
 }
 
 // Continue implements llm.Continuer. The usage is that of the whole answer, so
@@ -83,12 +92,20 @@ func (p *Provider) CanContinue(req llm.Request, prefix llm.Prefix) bool {
 // refuse is an Internal fault.
 func (p *Provider) Continue(ctx context.Context, req llm.Request, prefix llm.Prefix) iter.Seq2[llm.Chunk, error] {
 	return func(yield func(llm.Chunk, error) bool) {
+		if req.Endpoint != "" && req.Endpoint != llm.ChatCompletions && req.Endpoint != llm.Embeddings {
+			yield(llm.Chunk{}, fault.Param("endpoint", "endpoint %.80q is not served by simulated models: it must be %s or %s", req.Endpoint, llm.ChatCompletions, llm.Embeddings))
+			return
+		}
 		a, err := p.answer(req)
 		if err != nil {
 			yield(llm.Chunk{}, err)
 			return
 		}
-		if prefix.Reasoning != "" || !a.skip(prefix.Content) {
+		if req.Endpoint == llm.Embeddings {
+			a.embed(ctx, req.Body, yield)
+			return
+		}
+		if !a.continues(prefix) {
 			yield(llm.Chunk{}, fault.New(fault.Internal, "the simulated model was asked to go on from what it did not say"))
 			return
 		}
@@ -104,6 +121,8 @@ type answer struct {
 	failAt  int    // the token in place of which the call fails, or -1
 	pending string // the rest of a token that a prefix cut in two
 	words   int    // of the prompt
+	others  []prose
+	called  []string // the pieces of a tool call's arguments; nil for a text
 	timer   *time.Timer
 }
 
@@ -127,6 +146,15 @@ func (p *Provider) answer(req llm.Request) (*answer, error) {
 	if in.limited {
 		a.limit = min(a.limit, in.limit)
 	}
+	for i := 1; i < in.choices; i++ {
+		another := topic.number(uint64(i))
+		a.others = append(a.others, prose{lex: p.lex, state: uint64(another), total: o.tokens})
+	}
+	if o.tool != "" && !in.result && string(in.choice) != `"none"` && req.Endpoint != llm.Embeddings {
+		if err := a.call(in.tools); err != nil {
+			return nil, err
+		}
+	}
 	if o.fail > 0 {
 		attempt := uint64(req.Attempt) //nolint:gosec // any number will do
 		luck := mix(uint64(topic.text(req.Job).number(attempt)))
@@ -138,6 +166,14 @@ func (p *Provider) answer(req llm.Request) (*answer, error) {
 		}
 	}
 	return a, nil
+}
+
+// continues goes behind the prefix, and says whether it can.
+func (a *answer) continues(prefix llm.Prefix) bool {
+	if len(a.others) > 0 || a.called != nil {
+		return prefix == llm.Prefix{}
+	}
+	return prefix.Reasoning == "" && a.skip(prefix.Content)
 }
 
 // skip goes to the place after text, and says whether the answer begins so.
@@ -175,8 +211,11 @@ func (a *answer) run(ctx context.Context, yield func(llm.Chunk, error) bool) {
 			return
 		}
 		if a.failAt >= 0 && a.failAt < a.said+a.chunk {
-			yield(llm.Chunk{}, fault.New(llm.CodeForStatus(a.status),
-				"the simulated model failed with %d, as its name asks for (fail=%g)", a.status, a.fail))
+			yield(llm.Chunk{}, a.failure())
+			return
+		}
+		if a.called != nil {
+			a.sayCall(ctx, yield)
 			return
 		}
 		buf = append(buf[:0], a.pending...)
@@ -187,22 +226,55 @@ func (a *answer) run(ctx context.Context, yield func(llm.Chunk, error) bool) {
 		c := llm.Chunk{Content: string(buf)}
 		last := a.said == a.limit
 		if last {
-			c.FinishReason, c.Usage = a.end()
+			c.FinishReason = a.reason()
 		}
-		if !yield(c, nil) || last {
+		if last && len(a.others) == 0 {
+			c.Usage = a.usage()
+		}
+		if !yield(c, nil) || !a.sayOthers(yield) || last {
 			return
 		}
 		pause = a.gap
 	}
 }
 
-// end is what comes with the last chunk.
-func (a *answer) end() (string, *llm.Usage) {
-	reason := "stop"
-	if a.limit < a.total {
-		reason = "length"
+// sayOthers has the other choices say as much as the first has said.
+func (a *answer) sayOthers(yield func(llm.Chunk, error) bool) bool {
+	for i := range a.others {
+		o := &a.others[i]
+		var buf []byte
+		for o.said < a.said {
+			buf = o.next(buf)
+		}
+		c := llm.Chunk{Index: i + 1, Content: string(buf)}
+		if a.said == a.limit {
+			c.FinishReason = a.reason()
+			if i == len(a.others)-1 {
+				c.Usage = a.usage()
+			}
+		}
+		if !yield(c, nil) {
+			return false
+		}
 	}
-	return reason, &llm.Usage{PromptTokens: a.words, CompletionTokens: a.limit, TotalTokens: a.words + a.limit}
+	return true
+}
+
+func (a *answer) failure() error {
+	return fault.New(llm.CodeForStatus(a.status), "the simulated model failed with %d, as its name asks for (fail=%g)", a.status, a.fail)
+}
+
+func (a *answer) reason() string {
+	if a.limit < a.total {
+		return "length"
+	}
+	return "stop"
+}
+
+// usage counts what all choices say.
+func (a *answer) usage() *llm.Usage {
+	said := a.limit * (1 + len(a.others))
+	return &llm.Usage{PromptTokens: a.words, CompletionTokens: said, TotalTokens: a.words + said}
 }
 
 // wait lets d pass, or ctx end. One timer serves a whole call.

@@ -1,4 +1,4 @@
-package openai
+package wire
 
 import (
 	"bufio"
@@ -7,26 +7,32 @@ import (
 	"io"
 )
 
-// errTooLarge is an event above maxEventBytes.
-var errTooLarge = errors.New("an event is too large")
+// MaxEventBytes bounds one event of a stream, and what is held of it.
+const MaxEventBytes = 4 << 20
 
-// events reads a stream of server-sent events. It holds one at a time.
-type events struct {
+// ErrTooLarge is an event above MaxEventBytes.
+var ErrTooLarge = errors.New("an event is too large")
+
+// Events reads a stream of server-sent events. It holds one at a time. The SDKs'
+// own readers take lines of 32 MB and any number of them in an event.
+type Events struct {
 	in   *bufio.Reader
 	long []byte // a line that was longer than in's buffer
 	data []byte
 	kind []byte
 }
 
-func newEvents(in io.Reader) *events {
+// NewEvents makes a reader of in.
+func NewEvents(in io.Reader) *Events {
 	const buffer = 8 << 10 // most events are a few hundred bytes
-	return &events{in: bufio.NewReaderSize(in, buffer)}
+	return &Events{in: bufio.NewReaderSize(in, buffer)}
 }
 
-// next gives the data of the next event that has any, until the next call. At
-// the end of the stream the lines of an unfinished event count, but for one
-// that has no end: io.EOF then, and any other error of reading.
-func (e *events) next() (data []byte, failed bool, err error) {
+// Next gives the data of the next event that has any, until the next call, and
+// whether the event is of the kind "error". At the end of the stream the lines
+// of an unfinished event count, but for one that has no end: io.EOF then,
+// ErrTooLarge, and any other error of reading.
+func (e *Events) Next() (data []byte, failed bool, err error) {
 	e.data, e.kind = e.data[:0], e.kind[:0]
 	for {
 		line, err := e.line()
@@ -45,8 +51,8 @@ func (e *events) next() (data []byte, failed bool, err error) {
 		value = bytes.TrimPrefix(value, []byte(" "))
 		switch string(name) {
 		case "data":
-			if len(e.data)+len(value) >= maxEventBytes {
-				return nil, false, errTooLarge
+			if len(e.data)+len(value) >= MaxEventBytes {
+				return nil, false, ErrTooLarge
 			}
 			e.data = append(append(e.data, value...), '\n')
 		case "event":
@@ -55,17 +61,17 @@ func (e *events) next() (data []byte, failed bool, err error) {
 	}
 }
 
-func (e *events) event() ([]byte, bool, error) {
+func (e *Events) event() ([]byte, bool, error) {
 	return bytes.TrimSpace(e.data), string(e.kind) == "error", nil
 }
 
 // line reads one line, without its end.
-func (e *events) line() ([]byte, error) {
+func (e *Events) line() ([]byte, error) {
 	e.long = e.long[:0]
 	for {
 		part, err := e.in.ReadSlice('\n')
-		if len(e.long)+len(part) > maxEventBytes {
-			return nil, errTooLarge
+		if len(e.long)+len(part) > MaxEventBytes {
+			return nil, ErrTooLarge
 		}
 		switch {
 		case errors.Is(err, bufio.ErrBufferFull):
