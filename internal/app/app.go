@@ -27,6 +27,7 @@ import (
 	"github.com/penstock-io/penstock/internal/api"
 	"github.com/penstock-io/penstock/internal/llm"
 	"github.com/penstock-io/penstock/internal/llm/genai"
+	"github.com/penstock-io/penstock/internal/telemetry"
 )
 
 // App is one process's worth of Penstock.
@@ -35,8 +36,9 @@ type App struct {
 	log     *slog.Logger
 	metrics *prometheus.Registry
 	models  *llm.Registry
-	calls   *genai.Observer // of models
-	hangUp  func()          // lets go of connections to model servers
+	traces  *telemetry.Tracing // nil: none
+	calls   *genai.Observer    // of models
+	hangUp  func()             // lets go of connections to model servers
 	owner   string
 
 	ready chan struct{}
@@ -58,9 +60,6 @@ func New(cfg Config, log *slog.Logger) (*App, error) {
 	if err := a.provide(); err != nil {
 		return nil, err
 	}
-	if a.calls, err = genai.New(a.metrics, nil); err != nil {
-		return nil, err //nolint:wrapcheck // it says what it could not do
-	}
 	for _, c := range []prometheus.Collector{
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo(),
 	} {
@@ -73,13 +72,28 @@ func New(cfg Config, log *slog.Logger) (*App, error) {
 
 // buildInfo is a metric that tells which build runs.
 func buildInfo() prometheus.Collector {
-	version := "(devel)"
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		version = info.Main.Version
-	}
 	g := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "penstock_build_info", Help: "Always 1; its label says which build runs."}, []string{"version"})
-	g.WithLabelValues(version).Set(1)
+	g.WithLabelValues(version()).Set(1)
 	return g
+}
+
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
+}
+
+// watch opens what watches calls: the tracing, and the observer of models.
+func (a *App) watch(ctx context.Context) (err error) {
+	a.traces, err = telemetry.NewTracing(ctx, telemetry.TracingConfig{
+		URL: a.cfg.Traces, Version: version(), Instance: a.owner, Log: a.log, Metrics: a.metrics,
+	})
+	if err != nil {
+		return err //nolint:wrapcheck // it says what it could not do
+	}
+	a.calls, err = genai.New(a.metrics, a.traces.Tracer())
+	return err //nolint:wrapcheck // it says what it could not do
 }
 
 // newOwner names this process's incarnation, so that its claims are told from
@@ -112,6 +126,10 @@ func (a *App) Addr() string {
 // rest stopped. It may be called once.
 func (a *App) Run(ctx context.Context) error {
 	defer a.hangUp()
+	if err := a.watch(ctx); err != nil {
+		return err
+	}
+	defer a.traces.Shutdown(context.WithoutCancel(ctx))
 	p, err := a.open(ctx)
 	if err != nil {
 		if ctx.Err() != nil { // stopped while it started
@@ -154,7 +172,7 @@ func (a *App) listenerGrace() time.Duration {
 
 func (a *App) listen(ctx context.Context, p *parts) error {
 	//nolint:wrapcheck // it says what it could not do
-	return api.Serve(ctx, a.cfg.Listen, a.router(p), api.ServerConfig{
+	return api.Serve(ctx, a.cfg.Listen, a.traces.HTTP(a.router(p), "/livez", "/readyz", "/health", "/metrics"), api.ServerConfig{
 		Log:   a.log,
 		Grace: a.listenerGrace(),
 		Listening: func(addr net.Addr) {

@@ -82,6 +82,10 @@ type Config struct {
 	// left out, and a zero, have ingest.DefaultBudgets.
 	Budgets map[event.Lane]admission.Limits
 
+	// Traces is where a collector takes traces by OTLP over HTTP, such as
+	// http://127.0.0.1:4318/v1/traces; "" makes none (telemetry.TracesURL).
+	Traces string
+
 	MaxInFlight int           // calls of models at once; default the engine's, 1,024
 	FirstToken  time.Duration // how long a model may take to its first token; default the processors', 60 s
 	NextToken   time.Duration // how long it may fall silent after that; default the processors', 30 s

@@ -19,7 +19,9 @@ var told = regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\|([^|]*)\\|")
 
 func TestTheTableOfMetricsIsWhatAProcessHas(t *testing.T) {
 	t.Parallel()
-	r := start(t, base(t))
+	cfg := base(t)
+	cfg.Traces = startCollector(t).url
+	r := start(t, cfg)
 	descs := make(chan *prometheus.Desc)
 	go func() {
 		defer close(descs)

@@ -143,6 +143,7 @@ func (a *App) build(p *parts) error {
 		p.processor, err = processors.New(processors.Config{
 			Names: names, Owner: a.owner, Lanes: a.cfg.Lanes,
 			Engine:     engine.Config{MaxInFlight: a.cfg.MaxInFlight},
+			Traces:     a.traces,
 			Grace:      a.cfg.Grace - a.listenerGrace(),
 			FirstToken: a.cfg.FirstToken, NextToken: a.cfg.NextToken,
 			Retry:         engine.Backoff{Tries: a.cfg.Tries},
@@ -189,7 +190,7 @@ func (a *App) buildServing(p *parts, names topics.Names) error {
 		Producer: p.producer, Names: names, Partitions: a.cfg.Topics.Partitions,
 		Keys: p.pool, Models: known{a.models}, Cursors: p.positions, Admission: p.load,
 		Jobs: jobs{p}, MaxRecordBytes: limit,
-		Log: a.log, Registry: a.metrics,
+		Log: a.log, Registry: a.metrics, Traces: a.traces,
 	})
 	if err != nil {
 		return fmt.Errorf("make the intake: %w", err)

@@ -16,11 +16,15 @@ import (
 	"github.com/penstock-io/penstock/internal/api"
 	"github.com/penstock-io/penstock/internal/gateway/web"
 	"github.com/penstock-io/penstock/internal/llm"
+	"github.com/penstock-io/penstock/internal/telemetry"
 )
 
 // router has every route of the process.
 func (a *App) router(p *parts) http.Handler {
 	r := api.NewRouter(api.Config{Log: a.log, Registry: a.metrics})
+	if a.traces != nil {
+		r.Use(named)
+	}
 	p.health.Routes(r)
 	if a.cfg.MetricsListen == "" {
 		r.Method(http.MethodGet, "/metrics", a.metricsHandler())
@@ -39,6 +43,18 @@ func (a *App) router(p *parts) http.Handler {
 		web.Routes(r)
 	}
 	return r
+}
+
+// named names the span of a request by its route.
+func named(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			if rctx := chi.RouteContext(r.Context()); rctx != nil {
+				telemetry.Route(r.Context(), r.Method, rctx.RoutePattern())
+			}
+		}()
+		next.ServeHTTP(w, r)
+	})
 }
 
 func (a *App) metricsHandler() http.Handler {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/penstock-io/penstock/internal/app"
 	"github.com/penstock-io/penstock/internal/devstack"
+	"github.com/penstock-io/penstock/internal/telemetry"
 	"github.com/penstock-io/penstock/internal/topics"
 )
 
@@ -67,6 +68,7 @@ func (c *DevCmd) Run(ctx context.Context, sys *System, common *Common, set *sett
 		Apply: true, Simulated: true, Servers: servers, Models: c.Models, MaxInFlight: c.MaxInFlight,
 		FirstToken: c.FirstTokenTimeout, NextToken: c.NextTokenTimeout, Tries: c.ModelTries, Grace: devGrace,
 		Budgets: c.budgets(), Upstream: c.Upstream, UpstreamKey: c.UpstreamKey,
+		Traces: telemetry.TracesURL(sys.Env),
 	}, log)
 	if err != nil {
 		return errors.Join(usageError{err}, stack.stop(ctx))

@@ -8,6 +8,7 @@ import (
 	"github.com/penstock-io/penstock/internal/admission"
 	"github.com/penstock-io/penstock/internal/app"
 	"github.com/penstock-io/penstock/internal/event"
+	"github.com/penstock-io/penstock/internal/telemetry"
 	"github.com/penstock-io/penstock/internal/topics"
 )
 
@@ -91,6 +92,7 @@ func (c *RunCmd) Run(ctx context.Context, sys *System, common *Common) error {
 		Kafka: c.Kafka, Topics: c.options(), Postgres: c.Postgres,
 		Simulated: c.Sim, Servers: servers, Models: c.Models, MaxInFlight: c.MaxInFlight, Budgets: c.budgets(),
 		FirstToken: c.FirstTokenTimeout, NextToken: c.NextTokenTimeout, Tries: c.ModelTries, Grace: c.Grace, Patience: c.Patience,
+		Traces: telemetry.TracesURL(sys.Env),
 	}
 	for _, name := range c.Roles {
 		role, err := app.ParseRole(name)

@@ -26,6 +26,7 @@ import (
 	"github.com/penstock-io/penstock/internal/fault"
 	"github.com/penstock-io/penstock/internal/job"
 	"github.com/penstock-io/penstock/internal/kafka"
+	"github.com/penstock-io/penstock/internal/telemetry"
 	"github.com/penstock-io/penstock/internal/topics"
 	"github.com/penstock-io/penstock/schemas"
 )
@@ -90,6 +91,7 @@ type Config struct {
 	Random   io.Reader             // cryptographic; nil is crypto/rand
 	Log      *slog.Logger          // nil discards
 	Registry prometheus.Registerer // nil keeps no metrics
+	Traces   *telemetry.Tracing    // nil makes no spans
 }
 
 // Service takes jobs in. Its methods may be called from many goroutines.

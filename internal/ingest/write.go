@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"github.com/penstock-io/penstock/internal/fault"
 	"github.com/penstock-io/penstock/internal/job"
 	"github.com/penstock-io/penstock/internal/kafka"
+	"github.com/penstock-io/penstock/internal/telemetry"
 )
 
 // draft is a request that is valid and not yet written.
@@ -138,11 +140,10 @@ func (s *Service) write(ctx context.Context, w *draft, repeat bool) (answer, err
 	}
 	rec := event.Record{
 		Topic: s.cfg.Names.Requests(w.lane), Partition: partition, Key: []byte(key),
-		Value:   event.Append(make([]byte, 0, len(w.request.Body)+512), &w.head, w.data(repeat)),
-		Headers: event.CloudEvents(&w.head, event.FactID(&w.head), w.traceparent),
-		Time:    w.head.Time,
+		Value: event.Append(make([]byte, 0, len(w.request.Body)+512), &w.head, w.data(repeat)),
+		Time:  w.head.Time,
 	}
-	ack, err := s.append(ctx, rec)
+	ack, err := s.send(ctx, w, rec)
 	if err != nil {
 		return answer{}, err
 	}
@@ -187,6 +188,24 @@ func (w *draft) data(repeat bool) []byte {
 		b = append(b, `,"repeat":true`...)
 	}
 	return append(b, '}')
+}
+
+// send appends the record under a span, which its headers name; without spans
+// they name the client's own.
+func (s *Service) send(ctx context.Context, w *draft, rec event.Record) (kafka.Ack, error) {
+	ctx, span := s.cfg.Traces.Send(ctx, telemetry.Message{
+		Topic: rec.Topic, Partition: rec.Partition, Offset: -1, Job: w.head.Job, Traceparent: w.traceparent,
+	})
+	rec.Headers = event.CloudEvents(&w.head, event.FactID(&w.head), cmp.Or(span.Traceparent(), w.traceparent, telemetry.Traceparent(ctx)))
+	ack, err := s.append(ctx, rec)
+	if err != nil {
+		f := fault.From(err)
+		span.End(string(f.Code), f.Message)
+		return ack, err
+	}
+	span.At(ack.Offset)
+	span.End("", "")
+	return ack, nil
 }
 
 // append waits for Kafka within a bound of our own, whether the client stays or

@@ -1,6 +1,7 @@
 package processors
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,6 +31,8 @@ var errDeadline = fault.New(fault.DeadlineExceeded, "the request's deadline pass
 func (p *Processor) call(ctx context.Context, g *gate, s engine.Start) {
 	in := engine.Ended{LP: s.LP, Gen: s.Gen, Offset: s.Request.Offset, Cancelled: s.Cancelled}
 	defer func() { p.box.post(in) }()
+	ctx, span := p.span(ctx, s)
+	defer func() { endSpan(span, &in) }()
 	if d := s.Request.Data.Deadline; !d.IsZero() {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithDeadlineCause(ctx, d, errDeadline)
@@ -46,6 +49,8 @@ func (p *Processor) call(ctx context.Context, g *gate, s engine.Start) {
 	in.Found = transcript.End != ""
 	if !in.Found {
 		o := p.output(g, s, transcript)
+		o.span = span
+		o.traceparent = cmp.Or(span.Traceparent(), string(s.Request.Record.Header("traceparent")))
 		defer o.close()
 		retry, err := p.answer(ctx, o, s)
 		switch {
@@ -194,10 +199,12 @@ func (p *Processor) begin(ctx context.Context, o *output, provider llm.Provider,
 		prefix := llm.Prefix{Content: t.Text(), Reasoning: t.Reasoning(), Chunks: t.Deltas}
 		if c, ok := provider.(llm.Continuer); ok && t.PlainText() && c.CanContinue(req, prefix) {
 			p.metrics.taken.WithLabelValues("continued").Inc()
+			o.span.Event("continued", "its processor was lost")
 			return c.Continue(ctx, req, prefix), nil
 		}
 		p.metrics.taken.WithLabelValues("superseded").Inc()
 	}
+	o.span.Event("superseded", reason)
 	if t.NextSeq > 0 { // else nobody has seen anything of the earlier try
 		if err := o.emit(event.OutputSuperseded, event.Superseded{Reason: reason}); err != nil {
 			return nil, err

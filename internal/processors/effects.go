@@ -130,7 +130,7 @@ func (p *Processor) fact(f engine.AppendFact) {
 	rec := event.Record{
 		Topic: p.cfg.Names.Jobs(), Partition: f.Partition, Key: keyOf(&f.Head), Time: f.Head.Time,
 		Value:   event.Append(make([]byte, 0, 320+len(f.Data)), &f.Head, f.Data),
-		Headers: event.CloudEvents(&f.Head, event.FactID(&f.Head), ""),
+		Headers: event.CloudEvents(&f.Head, event.FactID(&f.Head), string(f.Traceparent)),
 	}
 	p.settle(rec, engine.FactWritten{LP: f.LP, Gen: f.Gen, Offset: f.Offset})
 }

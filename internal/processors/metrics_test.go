@@ -1,6 +1,7 @@
 package processors
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -33,10 +34,11 @@ func TestAnAnswerIsToldAsItsClientSeesIt(t *testing.T) {
 	got := map[string]float64{}
 	for _, f := range families {
 		for _, s := range f.GetMetric() {
-			key := f.GetName()
+			parts := []string{f.GetName()}
 			for _, l := range s.GetLabel() {
-				key += " " + l.GetValue()
+				parts = append(parts, l.GetValue())
 			}
+			key := strings.Join(parts, " ")
 			if h := s.GetHistogram(); h != nil {
 				got[key] = h.GetSampleSum()
 			} else if c := s.GetCounter(); c != nil {

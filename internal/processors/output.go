@@ -10,6 +10,7 @@ import (
 	"github.com/penstock-io/penstock/internal/job"
 	"github.com/penstock-io/penstock/internal/kafka"
 	"github.com/penstock-io/penstock/internal/processors/engine"
+	"github.com/penstock-io/penstock/internal/telemetry"
 )
 
 // producer is what outputs need of kafka.Producer.
@@ -36,6 +37,9 @@ type output struct {
 	limits    limits
 	failed    func(error) // an accepted write failed later
 	found     int64       // the seq that came next when it began
+
+	span        telemetry.Span // of the job's processing
+	traceparent string         // header of its first and last event; "" for none
 
 	mu         sync.Mutex      // of all below: the timer writes too
 	ctx        context.Context //nolint:containedctx // the timer writes under it as well
@@ -253,7 +257,7 @@ func (o *output) write(t event.Type, data []byte) (value []byte, err error) {
 			h.Epoch = epoch
 			value = event.Append(make([]byte, 0, 256+len(data)), &h, data)
 			return o.out.Go(event.Record{
-				Topic: o.topic, Partition: o.gate.lp.Partition, Key: o.key, Value: value, Time: h.Time,
+				Topic: o.topic, Partition: o.gate.lp.Partition, Key: o.key, Value: value, Time: h.Time, Headers: o.headers(&h),
 			}, o.written)
 		})
 		if err == nil {
@@ -263,6 +267,15 @@ func (o *output) write(t event.Type, data []byte) (value []byte, err error) {
 			return nil, o.keep(err)
 		}
 	}
+}
+
+// headers are those of a job's first and last event. All others have none, which
+// every reader of the topic would pay for.
+func (o *output) headers(h *event.Head) []event.Header {
+	if o.traceparent == "" || h.Seq != 0 && !h.Type.Terminal() {
+		return nil
+	}
+	return []event.Header{{Key: "traceparent", Value: []byte(o.traceparent)}}
 }
 
 func (o *output) written(_ kafka.Ack, err error) {

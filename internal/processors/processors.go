@@ -30,18 +30,20 @@ import (
 	"github.com/penstock-io/penstock/internal/kafka"
 	"github.com/penstock-io/penstock/internal/llm"
 	"github.com/penstock-io/penstock/internal/processors/engine"
+	"github.com/penstock-io/penstock/internal/telemetry"
 	"github.com/penstock-io/penstock/internal/topics"
 )
 
 // Config says how a Processor works. Zero fields take their defaults.
 type Config struct {
 	Names  topics.Names
-	Group  string           // the consumer group; default Names.Prefix + "processors"
-	Owner  string           // unique to this process's incarnation
-	Lanes  []event.Lane     // default all
-	Engine engine.Config    // its Owner is set from Owner
-	Grace  time.Duration    // how long Run lets calls in flight end; default 30 s
-	Now    func() time.Time // default time.Now
+	Group  string             // the consumer group; default Names.Prefix + "processors"
+	Owner  string             // unique to this process's incarnation
+	Lanes  []event.Lane       // default all
+	Engine engine.Config      // its Owner is set from Owner
+	Grace  time.Duration      // how long Run lets calls in flight end; default 30 s
+	Now    func() time.Time   // default time.Now
+	Traces *telemetry.Tracing // nil makes no spans
 
 	// FirstToken is how long a model may take to its first token, and NextToken
 	// from one piece of its answer to the next; then the call is broken off with

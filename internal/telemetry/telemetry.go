@@ -1,5 +1,6 @@
-// Package telemetry sets logging up. What is logged, and the metrics, belong to
-// the packages that have something to say; there is no global logger.
+// Package telemetry sets logging and tracing up. What is logged, and the metrics,
+// belong to the packages that have something to say; there is no global logger
+// and no global tracer.
 package telemetry
 
 import (
@@ -42,11 +43,12 @@ func ParseLevel(name string) (slog.Level, error) {
 	}
 }
 
-// NewLogger makes a logger that writes to w, a line a Write.
+// NewLogger makes a logger that writes to w, a line a Write. A line whose context
+// has a span names its trace.
 func NewLogger(w io.Writer, cfg Config) *slog.Logger {
 	opts := &slog.HandlerOptions{Level: cfg.Level}
 	if cfg.Format == Text || cfg.Format != JSON && cfg.Terminal {
-		return slog.New(slog.NewTextHandler(w, opts))
+		return slog.New(traced{slog.NewTextHandler(w, opts)})
 	}
-	return slog.New(slog.NewJSONHandler(w, opts))
+	return slog.New(traced{slog.NewJSONHandler(w, opts)})
 }

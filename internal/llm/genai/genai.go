@@ -124,10 +124,10 @@ func (c continuer) Continue(ctx context.Context, req llm.Request, prefix llm.Pre
 func (o *Observer) watch(ctx context.Context, provider string, req *llm.Request, begin func(context.Context) iter.Seq2[llm.Chunk, error]) iter.Seq2[llm.Chunk, error] {
 	return func(yield func(llm.Chunk, error) bool) {
 		c := call{o: o, operation: llm.Operation(req.Endpoint), provider: provider, model: o.names.Of(provider, req.Model), began: time.Now()}
-		ctx = c.open(ctx, req)
+		spanned := c.open(ctx, req)
 		c.failure = "cancelled" // unless it comes to its end
 		defer c.end()
-		for chunk, err := range begin(ctx) {
+		for chunk, err := range begin(spanned) {
 			c.saw(&chunk, err)
 			if !yield(chunk, err) {
 				return

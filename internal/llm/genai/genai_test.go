@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -58,11 +59,11 @@ func counts(t *testing.T, reg *prometheus.Registry, name string) map[string]uint
 		return got
 	}
 	for _, m := range families[at].GetMetric() {
-		key := ""
-		for _, l := range m.GetLabel() { // by name: error type, operation, provider, model, token type
-			key += l.GetValue() + " "
+		values := make([]string, len(m.GetLabel()))
+		for i, l := range m.GetLabel() { // by name: error type, operation, provider, model, token type
+			values[i] = l.GetValue()
 		}
-		got[key] = m.GetHistogram().GetSampleCount()
+		got[strings.Join(values, " ")] = m.GetHistogram().GetSampleCount()
 	}
 	return got
 }
@@ -79,8 +80,8 @@ func TestCallsAreCountedByHowTheyEnded(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for range watched.Stream(t.Context(), llm.Request{Model: name, Endpoint: "/v1/chat/completions"}) {
-			if most--; most == 0 {
+		for _, err := range watched.Stream(t.Context(), llm.Request{Model: name, Endpoint: "/v1/chat/completions"}) {
+			if most--; most == 0 || err != nil {
 				break
 			}
 		}
@@ -92,10 +93,10 @@ func TestCallsAreCountedByHowTheyEnded(t *testing.T) {
 	run(scripted{chunks: hello[:1], err: context.Canceled}, "m", -1)
 	for name, want := range map[string]map[string]uint64{
 		"gen_ai_client_operation_duration_seconds": {
-			" chat scripted m ": 1, "cancelled chat scripted m ": 2, "rate_limited chat scripted m ": 1,
+			" chat scripted m": 1, "cancelled chat scripted m": 2, "rate_limited chat scripted m": 1,
 		},
-		"gen_ai_client_operation_time_to_first_chunk_seconds": {"chat scripted m ": 3},
-		"gen_ai_client_token_usage":                           {"chat scripted m input ": 1, "chat scripted m output ": 1},
+		"gen_ai_client_operation_time_to_first_chunk_seconds": {"chat scripted m": 3},
+		"gen_ai_client_token_usage":                           {"chat scripted m input": 1, "chat scripted m output": 1},
 	} {
 		if diff := cmp.Diff(want, counts(t, reg, name)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
@@ -129,14 +130,15 @@ func TestAWatchedProviderStillGoesOnFromAPrefix(t *testing.T) {
 		t.Fatal("a provider that can continue does not say so any more")
 	}
 	req := llm.Request{Model: name, Body: []byte(`{"messages":[{"role":"user","content":"hi"}]}`)}
-	say := func(answer iter.Seq2[llm.Chunk, error]) (text string) {
+	say := func(answer iter.Seq2[llm.Chunk, error]) string {
+		var text strings.Builder
 		for chunk, err := range answer {
 			if err != nil {
 				t.Fatal(err)
 			}
-			text += chunk.Content
+			text.WriteString(chunk.Content)
 		}
-		return text
+		return text.String()
 	}
 	whole := say(p.Stream(t.Context(), req))
 	prefix := llm.Prefix{Content: whole[:10]}

@@ -15,13 +15,14 @@ func (c *call) open(ctx context.Context, req *llm.Request) context.Context {
 	if c.o.tracer == nil {
 		return ctx
 	}
-	ctx, c.span = c.o.tracer.Start(ctx, c.operation+" "+c.model, trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(
+	ctx, span := c.o.tracer.Start(ctx, c.operation+" "+c.model, trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(
 		attribute.String("gen_ai.operation.name", c.operation),
 		attribute.String("gen_ai.provider.name", c.provider),
 		attribute.String("gen_ai.request.model", req.Model),
 		attribute.String("penstock.job", req.Job),
 		attribute.Int("penstock.attempt", req.Attempt),
 	))
+	c.span = span // close ends it
 	return ctx
 }
 

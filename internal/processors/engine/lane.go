@@ -278,7 +278,7 @@ func (e *Engine) output(l *lane, v *event.View, offset, epochBefore int64) {
 		}
 		h := v.Head()
 		h.Type = event.JobStarted
-		e.do(AppendFact{LP: l.LP, Gen: l.gen, Offset: -1, Head: h, Data: v.Data})
+		e.do(AppendFact{LP: l.LP, Gen: l.gen, Offset: -1, Head: h, Data: v.Data, Traceparent: en.Record.Header("traceparent")})
 		return
 	}
 	key := jobKey(string(v.Tenant), string(v.Job))

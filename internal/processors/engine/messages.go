@@ -264,10 +264,11 @@ type Resume struct {
 // AppendFact writes a fact to the jobs topic.
 type AppendFact struct {
 	LP
-	Gen    uint64
-	Offset int64 // of the request that it settles; -1: it settles none
-	Head   event.Head
-	Data   []byte
+	Gen         uint64
+	Offset      int64 // of the request that it settles; -1: it settles none
+	Head        event.Head
+	Data        []byte
+	Traceparent []byte // the request's; nil: none
 }
 
 // Bury writes a poisonous record to the dead topic. FactWritten follows.
