@@ -25,6 +25,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/penstock-io/penstock/internal/api"
+	"github.com/penstock-io/penstock/internal/doctor"
 	"github.com/penstock-io/penstock/internal/llm"
 	"github.com/penstock-io/penstock/internal/llm/genai"
 	"github.com/penstock-io/penstock/internal/telemetry"
@@ -94,6 +95,19 @@ func (a *App) watch(ctx context.Context) (err error) {
 	}
 	a.calls, err = genai.New(a.metrics, a.traces.Tracer())
 	return err //nolint:wrapcheck // it says what it could not do
+}
+
+// Checks are the providers, for a doctor to ask.
+func (a *App) Checks() []doctor.Model {
+	var all []doctor.Model
+	for _, p := range a.models.Providers() {
+		m := doctor.Model{Name: p.Name()}
+		if c, ok := p.(llm.Checker); ok {
+			m.Check = c.Check
+		}
+		all = append(all, m)
+	}
+	return all
 }
 
 // newOwner names this process's incarnation, so that its claims are told from

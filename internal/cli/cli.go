@@ -52,6 +52,7 @@ type commands struct {
 	Dead    DeadCmd    `cmd:"" help:"Look at the records that were refused, and write them back."`
 	Migrate MigrateCmd `cmd:"" help:"Bring the database's schema up to date."`
 	Bench   BenchCmd   `cmd:"" help:"Measure a running deployment, beside what bare Kafka costs."`
+	Doctor  DoctorCmd  `cmd:"" help:"Say what is wrong with a deployment, why, and what to do."`
 	Config  ConfigCmd  `cmd:"" help:"Print the configuration that is in force, and where each value is from."`
 	Version VersionCmd `cmd:"" help:"Print which build this is."`
 }

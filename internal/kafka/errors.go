@@ -34,6 +34,8 @@ var (
 	// ErrNotMember says that the group does not know this member, or not in
 	// this generation, or that the partition is not this member's.
 	ErrNotMember = errors.New("not a member of the group")
+	// ErrDenied says that the brokers' access rules forbid it.
+	ErrDenied = errors.New("access is denied")
 	// ErrClosed says that the value was closed.
 	ErrClosed = errors.New("closed")
 )
@@ -94,6 +96,9 @@ func unavailable(doing string, err error) error {
 		return fmt.Errorf("%s: %w: %w", doing, ErrUnavailable, err)
 	case errors.Is(err, kerr.UnknownTopicOrPartition), errors.Is(err, kerr.UnknownTopicID):
 		return fmt.Errorf("%s: %w: create it with `penstock topic apply`", doing, ErrUnknownTopic)
+	case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.GroupAuthorizationFailed),
+		errors.Is(err, kerr.ClusterAuthorizationFailed), errors.Is(err, kerr.TransactionalIDAuthorizationFailed):
+		return fmt.Errorf("%s: %w: %w", doing, ErrDenied, err)
 	case errors.Is(err, kerr.UnknownMemberID), errors.Is(err, kerr.IllegalGeneration),
 		errors.Is(err, kerr.FencedInstanceID):
 		return fmt.Errorf("%s: %w: %w", doing, ErrNotMember, err)

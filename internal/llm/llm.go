@@ -76,3 +76,9 @@ type Continuer interface {
 	// called only where CanContinue says yes.
 	Continue(ctx context.Context, req Request, prefix Prefix) iter.Seq2[Chunk, error]
 }
+
+// Checker is a Provider that can be asked whether it answers, without a paid call.
+type Checker interface {
+	// Check gives a *fault.Error: ProviderRejected where the key is refused.
+	Check(ctx context.Context) error
+}

@@ -146,6 +146,18 @@ func (r *Registry) Models() []string {
 	return slices.Compact(names)
 }
 
+// Providers lists the providers, by name, the fallback last.
+func (r *Registry) Providers() []Provider {
+	all := make([]Provider, 0, len(r.providers)+1)
+	for _, name := range slices.Sorted(maps.Keys(r.providers)) {
+		all = append(all, r.providers[name])
+	}
+	if r.fallback != nil {
+		all = append(all, r.fallback)
+	}
+	return all
+}
+
 // available is the end of a ModelNotFound's sentence: what there is.
 func (r *Registry) available() string {
 	names := r.Models()

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -94,6 +95,27 @@ func Pending(ctx context.Context, pool *pgxpool.Pool) (pending []int64, err erro
 		}
 	}
 	return pending, nil
+}
+
+// Newer lists the versions that the database has and this build does not know: a
+// newer build has migrated it.
+func Newer(ctx context.Context, pool *pgxpool.Pool) ([]int64, error) {
+	names, err := fs.Glob(migrations, "migrations/*.sql")
+	if err != nil {
+		return nil, fmt.Errorf("read the migrations: %w", err)
+	}
+	applied, err := appliedVersions(ctx, pool)
+	if err != nil {
+		return nil, fmt.Errorf("read the database's version: %w", err)
+	}
+	var newer []int64
+	for v := range applied {
+		if v > int64(len(names)) { // they are numbered from 1 without a gap
+			newer = append(newer, v)
+		}
+	}
+	slices.Sort(newer)
+	return newer, nil
 }
 
 func appliedVersions(ctx context.Context, pool *pgxpool.Pool) (map[int64]bool, error) {
