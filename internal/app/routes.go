@@ -48,7 +48,7 @@ func (a *App) router(p *parts) http.Handler {
 // named names the span of a request by its route.
 func named(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		defer func() {
+		defer func() { //nolint:contextcheck // the request's own
 			if rctx := chi.RouteContext(r.Context()); rctx != nil {
 				telemetry.Route(r.Context(), r.Method, rctx.RoutePattern())
 			}

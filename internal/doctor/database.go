@@ -86,7 +86,7 @@ func Schema(ctx context.Context, pool *pgxpool.Pool) []Finding {
 		return []Finding{{check, Fail, "the schema's version cannot be read", err.Error(), "see that this user may read the schema penstock"}}
 	case len(pending) > 0:
 		return []Finding{{
-			check, Fail, fmt.Sprintf("the schema is behind this build by %s", count(len(pending), "migration")), "processes of this build refuse to start on it",
+			check, Fail, "the schema is behind this build by " + count(len(pending), "migration"), "processes of this build refuse to start on it",
 			"run `penstock migrate`",
 		}}
 	case len(newer) > 0:

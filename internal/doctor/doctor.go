@@ -149,11 +149,12 @@ func (d *visit) kafka(ctx context.Context) *kafka.Cluster {
 func worst(list []Finding) Status {
 	status := OK
 	for _, f := range list {
-		switch {
-		case f.Status == Fail:
+		switch f.Status {
+		case Fail:
 			return Fail
-		case f.Status == Warn:
+		case Warn:
 			status = Warn
+		case OK:
 		}
 	}
 	return status

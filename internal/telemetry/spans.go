@@ -36,8 +36,9 @@ func (t *Tracing) Send(ctx context.Context, m Message) (context.Context, Span) {
 	if !trace.SpanContextFromContext(ctx).IsValid() {
 		ctx = Remote(ctx, m.Traceparent, m.Tracestate)
 	}
+	//nolint:spancheck // the caller ends it
 	ctx, span := t.tracer.Start(ctx, "send "+m.Topic, trace.WithSpanKind(trace.SpanKindProducer), trace.WithAttributes(m.attributes("send")...))
-	return ctx, Span{span}
+	return ctx, Span{span} //nolint:spancheck // see above
 }
 
 // Process begins the span of a record's processing. It is the child of whoever
@@ -51,8 +52,9 @@ func (t *Tracing) Process(ctx context.Context, m Message) (context.Context, Span
 	if trace.SpanContextFromContext(ctx).IsValid() {
 		opts = append(opts, trace.WithLinks(trace.LinkFromContext(ctx)))
 	}
+	//nolint:spancheck // the caller ends it
 	ctx, span := t.tracer.Start(ctx, "process "+m.Topic, opts...)
-	return ctx, Span{span}
+	return ctx, Span{span} //nolint:spancheck // see above
 }
 
 func (m *Message) attributes(operation string) []attribute.KeyValue {

@@ -15,6 +15,7 @@ func (c *call) open(ctx context.Context, req *llm.Request) context.Context {
 	if c.o.tracer == nil {
 		return ctx
 	}
+	//nolint:spancheck // close ends it, which watch defers
 	ctx, span := c.o.tracer.Start(ctx, c.operation+" "+c.model, trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(
 		attribute.String("gen_ai.operation.name", c.operation),
 		attribute.String("gen_ai.provider.name", c.provider),
@@ -22,8 +23,8 @@ func (c *call) open(ctx context.Context, req *llm.Request) context.Context {
 		attribute.String("penstock.job", req.Job),
 		attribute.Int("penstock.attempt", req.Attempt),
 	))
-	c.span = span // close ends it
-	return ctx
+	c.span = span
+	return ctx //nolint:spancheck // see above
 }
 
 // close ends the span with what is known of the call.
