@@ -128,7 +128,7 @@ func (o *Observer) watch(ctx context.Context, provider string, req *llm.Request,
 		c.failure = "cancelled" // unless it comes to its end
 		defer c.end()
 		for chunk, err := range begin(spanned) {
-			c.saw(&chunk, err)
+			c.saw(spanned, &chunk, err)
 			if !yield(chunk, err) {
 				return
 			}
@@ -153,8 +153,11 @@ type call struct {
 }
 
 // saw takes what the provider gave.
-func (c *call) saw(chunk *llm.Chunk, err error) {
+func (c *call) saw(ctx context.Context, chunk *llm.Chunk, err error) {
 	if err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause // a cancel, a deadline or its silence, whatever the provider made of it
+		}
 		c.err, c.failure = err, errorType(err)
 		return
 	}
