@@ -97,6 +97,9 @@ func (a *App) watch(ctx context.Context) (err error) {
 	return err //nolint:wrapcheck // it says what it could not do
 }
 
+// Close lets go of the model servers of an App that was not run.
+func (a *App) Close() { a.hangUp() }
+
 // Checks are the providers, for a doctor to ask.
 func (a *App) Checks() []doctor.Model {
 	var all []doctor.Model

@@ -12,19 +12,25 @@ import (
 type DoctorCmd struct {
 	KafkaFlags
 	PostgresFlags
-	Models map[string]string `setting:"" placeholder:"NAME=MODEL" help:"Bare names of models."`
-	Sim    bool              `setting:"" help:"Serve the simulated models."`
+	Providers map[string]string `setting:"" secret:"" placeholder:"NAME=URL" help:"OpenAI-compatible servers of models, called by NAME/MODEL; the key of each is in the variable NAME_API_KEY."`
+	Models    map[string]string `setting:"" placeholder:"NAME=MODEL" help:"Bare names of models."`
+	Sim       bool              `setting:"" help:"Serve the simulated models."`
 	OutputFlags
 }
 
 // Run implements the command.
 func (c *DoctorCmd) Run(ctx context.Context, sys *System) error {
+	servers, err := modelServers(c.Providers, sys.Env)
+	if err != nil {
+		return usageError{err}
+	}
 	a, err := app.New(app.Config{
-		Roles: []app.Role{app.Processors}, Kafka: c.Kafka, Topics: c.options(), Simulated: c.Sim, Models: c.Models,
+		Roles: []app.Role{app.Processors}, Kafka: c.Kafka, Topics: c.options(), Simulated: c.Sim, Models: c.Models, Servers: servers,
 	}, nil)
 	if err != nil {
 		return usageError{err}
 	}
+	defer a.Close()
 	failed := false
 	var told error
 	doctor.Run(ctx, doctor.Config{Brokers: c.Kafka, Topics: c.options(), Postgres: c.Postgres, Models: a.Checks()}, func(f doctor.Finding) {
