@@ -120,7 +120,7 @@ func fetchBinaries(ctx context.Context, cache string, a archive, log *slog.Logge
 	if err != nil {
 		return "", fmt.Errorf("wait for another process to fetch PostgreSQL: %w", err)
 	}
-	defer lock.Close() //nolint:errcheck // lets go of the lock
+	defer letGo(lock) //nolint:errcheck // lets go of the lock
 	if _, err := os.Stat(final); err == nil {
 		return final, nil
 	}

@@ -126,7 +126,7 @@ func (b *Broker) unlock() error {
 	if b.lock == nil {
 		return nil
 	}
-	return b.lock.Close()
+	return letGo(b.lock)
 }
 
 // maxBrokerErrors bounds what is kept of the broker's errors; all are logged.

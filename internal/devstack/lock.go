@@ -40,6 +40,9 @@ func lockDir(dir string) (*os.File, error) {
 	return f, nil
 }
 
+// letGo frees the directory whose lock file this is.
+func letGo(lock *os.File) error { return errors.Join(unlock(lock), lock.Close()) }
+
 // waitLock takes the directory's lock file, waiting for whoever has it.
 func waitLock(ctx context.Context, dir string) (*os.File, error) {
 	tick := time.NewTicker(20 * time.Millisecond)

@@ -47,7 +47,7 @@ func newPlace(ctx context.Context, dir, rootState string) (*place, error) {
 	}
 	p := &place{dir: dir, lock: lock}
 	if err := p.settle(ctx, rootState); err != nil {
-		return nil, errors.Join(err, lock.Close())
+		return nil, errors.Join(err, letGo(lock))
 	}
 	return p, nil
 }
@@ -96,7 +96,7 @@ func (p *place) relocate(ctx context.Context, rootState, link string) error {
 	if err != nil {
 		return fmt.Errorf("put data under %s: %w", base, err)
 	}
-	defer lock.Close() //nolint:errcheck // lets go of the lock
+	defer letGo(lock) //nolint:errcheck // lets go of the lock
 	if err := sweepRelocated(base); err != nil {
 		return err
 	}
@@ -189,7 +189,7 @@ func tempPlace(rootState string) (*place, error) {
 	}
 	final := filepath.Join(base, strings.TrimPrefix(filepath.Base(dir), "new-"))
 	if err := os.Rename(dir, final); err != nil {
-		return nil, errors.Join(fmt.Errorf("make a temporary data directory: %w", err), lock.Close(), os.RemoveAll(dir))
+		return nil, errors.Join(fmt.Errorf("make a temporary data directory: %w", err), letGo(lock), os.RemoveAll(dir))
 	}
 	return &place{dir: final, data: filepath.Join(final, dataName), lock: lock, as: as, temp: true}, nil
 }
@@ -215,7 +215,7 @@ func sweepTemp(base string) {
 		if pids, err := serversOn(filepath.Join(dir, dataName)); err != nil || len(pids) == 0 {
 			_ = os.RemoveAll(dir)
 		}
-		_ = lock.Close()
+		_ = letGo(lock)
 	}
 }
 
@@ -225,5 +225,5 @@ func (p *place) leave() error {
 	if p.temp {
 		err = os.RemoveAll(p.dir)
 	}
-	return errors.Join(err, p.lock.Close())
+	return errors.Join(err, letGo(p.lock))
 }

@@ -22,6 +22,10 @@ func tryLock(f *os.File) error {
 	return err
 }
 
+// unlock lets go of a lock, also where a child that was just forked, and has not
+// become another program yet, holds the same open file.
+func unlock(f *os.File) error { return syscall.Flock(int(f.Fd()), syscall.LOCK_UN) }
+
 func ownedByUs(fi os.FileInfo) bool {
 	st, ok := fi.Sys().(*syscall.Stat_t)
 	return ok && int64(st.Uid) == int64(os.Geteuid())

@@ -21,6 +21,7 @@ const (
 // On Windows there is no advisory lock of this kind; one process a directory is
 // left to the user there.
 func tryLock(*os.File) error { return nil }
+func unlock(*os.File) error  { return nil }
 
 func ownedByUs(os.FileInfo) bool { return false }
 
