@@ -16,7 +16,7 @@ func (p *Provider) Check(ctx context.Context) error {
 	var res *http.Response
 	models := anthropic.ModelService{Options: p.messages.Options}
 	_, err := models.List(ctx, anthropic.ModelListParams{}, option.WithResponseInto(&res))
-	res, err = wire.Head(Name, res, err)
+	res, err = wire.Head(Name, res, err) //nolint:bodyclose // it is, below
 	if err != nil {
 		return err //nolint:wrapcheck // a fault
 	}

@@ -19,7 +19,7 @@ func (p *Provider) Check(ctx context.Context) error {
 	if res != nil && res.StatusCode == http.StatusNotFound {
 		return res.Body.Close() //nolint:wrapcheck // nothing was read of it
 	}
-	res, err = wire.Head(p.name, res, err)
+	res, err = wire.Head(p.name, res, err) //nolint:bodyclose // it is, below
 	if err != nil {
 		return err //nolint:wrapcheck // a fault
 	}
