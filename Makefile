@@ -9,7 +9,7 @@ COUNT     ?= 20
 PACKAGES  ?= ./...
 
 .DEFAULT_GOAL := help
-.PHONY: help dev build test page interop cover lint fmt tools bench bench-ttft fuzz stress
+.PHONY: help dev build test page interop deploy-check cover lint fmt tools bench bench-ttft fuzz stress
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,3 +66,7 @@ fuzz: ## every fuzz target in turn; FUZZTIME=10s each
 stress: ## the tests again and again under the race detector; COUNT=20, PACKAGES=./...
 	@$(GO) build -o $(BUILD)/ ./internal/testenv/cmd/...
 	$(BUILD)/testenv -- $(GO) test -race -count=$(COUNT) -timeout 1h $(PACKAGES)
+
+deploy-check: ## everything under deploy/ against what reads it, and its commands run; needs promtool
+	@$(GO) build -o $(BUILD)/ ./internal/testenv/cmd/testenv
+	$(BUILD)/testenv -- sh -c 'cd deploy/check && $(GO) vet . && $(GO) test -count=1 .'
