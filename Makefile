@@ -69,4 +69,4 @@ stress: ## the tests again and again under the race detector; COUNT=20, PACKAGES
 
 deploy-check: ## everything under deploy/ against what reads it, and its commands run; needs promtool
 	@$(GO) build -o $(BUILD)/ ./internal/testenv/cmd/testenv
-	$(BUILD)/testenv -- sh -c 'cd deploy/check && $(GO) vet . && $(GO) test -count=1 .'
+	$(BUILD)/testenv -- sh -c 'cd deploy/check && $(GO) vet . && $(GO) test -count=1 -timeout 20m .'
