@@ -49,7 +49,10 @@ model_list:
     litellm_params: {model: openai/instant, api_base: "http://$upstream/v1", api_key: none}
 EOF
 litellm=127.0.0.1:$(free_port)
-LITELLM_LOCAL_MODEL_COST_MAP=True LITELLM_LOG=ERROR "$venv/bin/litellm" --config "$work/litellm.yaml" \
+# Without a key, as Penstock here: neither spends time on who asks, and both listen
+# on this machine alone, for this run.
+LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY=true \
+	LITELLM_LOCAL_MODEL_COST_MAP=True LITELLM_LOG=ERROR "$venv/bin/litellm" --config "$work/litellm.yaml" \
 	--host "${litellm%:*}" --port "${litellm#*:}" --num_workers 1 --telemetry False >"$work/litellm.log" 2>&1 &
 litellm_pid=$!
 pids="$pids $litellm_pid"

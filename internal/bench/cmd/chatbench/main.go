@@ -70,14 +70,14 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 // the others: how many times quicker to the first token, how many times the
 // requests.
 func measure(ctx context.Context, all []bench.Contender, opt bench.Options, out io.Writer) error {
-	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "AT A TIME\tSERVER\tFIRST TOKEN P50\tP99\tRATE\tLAST ONE QUICKER\tMORE REQUESTS")
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0) // its errors come with Flush
+	_, _ = fmt.Fprintln(table, "AT A TIME\tSERVER\tFIRST TOKEN P50\tP99\tRATE\tLAST ONE QUICKER\tMORE REQUESTS")
 	ms := func(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 	err := bench.Turns(ctx, all, opt, func(concurrency int, samples []bench.Sample) {
 		last := &samples[len(samples)-1]
 		for i := range samples {
 			s := &samples[i]
-			fmt.Fprintf(table, "%d\t%s\t%.2f ms\t%.2f ms\t%.0f/s\t%.2f times\t%.2f times\n", concurrency, all[i].Name,
+			_, _ = fmt.Fprintf(table, "%d\t%s\t%.2f ms\t%.2f ms\t%.0f/s\t%.2f times\t%.2f times\n", concurrency, all[i].Name,
 				ms(s.Percentile(.5)), ms(s.Percentile(.99)), s.PerSecond(),
 				ms(s.Percentile(.5))/ms(last.Percentile(.5)), last.PerSecond()/s.PerSecond())
 		}
