@@ -316,9 +316,11 @@ func (d *database) start() {
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	d.proxy.Lock()
+	d.proxy.Stop() // it reads where to go without its lock
 	d.proxy.Upstream = u.Host
-	d.proxy.Unlock()
+	if err := d.proxy.Start(); err != nil {
+		d.t.Fatal(err)
+	}
 }
 
 func (d *database) close() {

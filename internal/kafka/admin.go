@@ -168,17 +168,18 @@ func (c *Cluster) DeleteTopics(ctx context.Context, names ...string) error {
 	return nil
 }
 
-// coordinatorTries is how often a group's coordinator is asked for again that
-// is just moving, or being made on a new cluster: with backoff, some 5 s.
-const coordinatorTries = 10
+// passingTries is how often a group's coordinator or a partition's leader is
+// asked for again that is just moving, or being made on a new cluster: with
+// backoff, some 5 s.
+const passingTries = 10
 
-// patiently asks again while a group has no coordinator.
+// patiently asks again while a group has no coordinator, or a partition no leader.
 func patiently(ctx context.Context, ask func() error) error {
 	for tries := 1; ; tries++ {
 		err := ask()
 		passing := errors.Is(err, kerr.CoordinatorNotAvailable) || errors.Is(err, kerr.CoordinatorLoadInProgress) ||
-			errors.Is(err, kerr.NotCoordinator)
-		if !passing || tries >= coordinatorTries || !wait(ctx, backoff(tries)) {
+			errors.Is(err, kerr.NotCoordinator) || errors.Is(err, kerr.LeaderNotAvailable)
+		if !passing || tries >= passingTries || !wait(ctx, backoff(tries)) {
 			return err
 		}
 	}

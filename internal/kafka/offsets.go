@@ -93,8 +93,7 @@ func offsetsOf(got map[int32]listed) map[int32]int64 {
 	return offsets
 }
 
-// listOffsets asks the leaders; the client retries what is passing until ctx
-// ends.
+// listOffsets asks the leaders; what is passing is tried again, within ctx.
 func (c *Cluster) listOffsets(ctx context.Context, topic string, parts []int32, timestamp int64) (map[int32]listed, error) {
 	req := kmsg.NewPtrListOffsetsRequest()
 	rt := kmsg.NewListOffsetsRequestTopic()
@@ -106,15 +105,29 @@ func (c *Cluster) listOffsets(ctx context.Context, topic string, parts []int32, 
 	}
 	req.Topics = append(req.Topics, rt)
 	doing := "ask for offsets of " + topic
-	resp, err := req.RequestWith(ctx, c.client)
+	got := make(map[int32]listed, len(parts))
+	err := patiently(ctx, func() error {
+		resp, err := req.RequestWith(ctx, c.client)
+		if err != nil {
+			return err
+		}
+		return take(resp, got)
+	})
 	if err != nil {
 		return nil, unavailable(doing, err)
 	}
-	got := make(map[int32]listed, len(parts))
+	if len(got) != len(parts) {
+		return nil, fmt.Errorf("%s: %w: the brokers answered for %d of %d partitions", doing, ErrUnavailable, len(got), len(parts))
+	}
+	return got, nil
+}
+
+// take adds what the leaders answered.
+func take(resp *kmsg.ListOffsetsResponse, got map[int32]listed) error {
 	for _, t := range resp.Topics {
 		for _, p := range t.Partitions {
 			if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
-				return nil, unavailable(doing, err)
+				return err
 			}
 			l := listed{offset: p.Offset}
 			if p.Timestamp >= 0 {
@@ -123,10 +136,7 @@ func (c *Cluster) listOffsets(ctx context.Context, topic string, parts []int32, 
 			got[p.Partition] = l
 		}
 	}
-	if len(got) != len(parts) {
-		return nil, fmt.Errorf("%s: %w: the brokers answered for %d of %d partitions", doing, ErrUnavailable, len(got), len(parts))
-	}
-	return got, nil
+	return nil
 }
 
 // OldestTime tells where a partition's log begins and the time of the record
