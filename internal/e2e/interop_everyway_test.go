@@ -37,9 +37,12 @@ type entry struct {
 func TestInteropOneRequestEachWay(t *testing.T) {
 	d := deploy(t)
 	outs := []out{
-		{"SSE", d.seenByJob}, {"SSE partition", d.seenByPartition},
-		{"WS job", d.seenBySocket}, {"WS partition", d.seenBySocketPartition},
-		{"job tail", d.seenByTail}, {"Python", d.seenByPython(testenv.Python(t, "confluent-kafka==2.16.1"))},
+		{"SSE", d.seenByJob},
+		{"SSE partition", d.seenByPartition},
+		{"WS job", d.seenBySocket},
+		{"WS partition", d.seenBySocketPartition},
+		{"job tail", d.seenByTail},
+		{"Python", d.seenByPython(testenv.Python(t, "confluent-kafka==2.16.1"))},
 	}
 	start := func() (gateway *process, all []*process) {
 		gateway = d.start("ingest,gateway")
@@ -105,21 +108,21 @@ func (d *deployment) compare(when string, gateway *process, entries []*entry, ou
 	d.t.Helper()
 	var text strings.Builder
 	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
-	fmt.Fprint(w, "way in\tjob\tp\tevents")
+	_, _ = fmt.Fprint(w, "way in\tjob\tp\tevents")
 	for _, o := range outs {
-		fmt.Fprint(w, "\t", o.name)
+		_, _ = fmt.Fprint(w, "\t", o.name)
 	}
-	fmt.Fprint(w, "\tresource\trow\n")
+	_, _ = fmt.Fprint(w, "\tresource\trow\n")
 	rows := map[string]string{}
 	for _, e := range entries {
-		fmt.Fprintf(w, "%s\t%s\t%d\t%d", e.way, e.job, e.partition, len(e.events))
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%d\t%d", e.way, e.job, e.partition, len(e.events))
 		for _, o := range outs {
-			fmt.Fprint(w, "\t", d.same(e, o.name, e.events, o.see(gateway, e)))
+			_, _ = fmt.Fprint(w, "\t", d.same(e, o.name, e.events, o.see(gateway, e)))
 		}
 		said := []string{entries[0].text()}
-		fmt.Fprint(w, "\t", d.same(e, "resource", said, d.resource(gateway, e)))
+		_, _ = fmt.Fprint(w, "\t", d.same(e, "resource", said, d.resource(gateway, e)))
 		row, output := d.rowOf(e)
-		fmt.Fprint(w, "\t", d.same(e, "row", said, []string{output}), "\n")
+		_, _ = fmt.Fprint(w, "\t", d.same(e, "row", said, []string{output}), "\n")
 		rows[e.way] = row
 	}
 	_ = w.Flush()
