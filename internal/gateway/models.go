@@ -2,12 +2,8 @@ package gateway
 
 import (
 	"net/http"
-	"net/url"
-
-	"github.com/go-chi/chi/v5"
 
 	"github.com/penstock-io/penstock/internal/api"
-	"github.com/penstock-io/penstock/internal/fault"
 	"github.com/penstock-io/penstock/internal/gateway/openai"
 )
 
@@ -25,14 +21,7 @@ func (g *Gateway) serveModels(w http.ResponseWriter, r *http.Request) {
 // serveModel answers GET /v1/models/{id}. The slash of "provider/model" may come
 // as it is or escaped.
 func (g *Gateway) serveModel(w http.ResponseWriter, r *http.Request) {
-	name := chi.URLParam(r, "*")
-	if r.URL.RawPath != "" { // the router has then looked at the path as it came
-		var err error
-		if name, err = url.PathUnescape(name); err != nil {
-			api.WriteError(w, r, fault.Param("model", "model: %.100s", err.Error()))
-			return
-		}
-	}
+	name := api.PathParam(r, "*")
 	provider, err := g.cfg.Models.Provider(name)
 	if err != nil {
 		api.WriteError(w, r, err)

@@ -6,8 +6,6 @@ import (
 	"net/http"
 	"strconv"
 
-	"github.com/go-chi/chi/v5"
-
 	"github.com/penstock-io/penstock/internal/api"
 	"github.com/penstock-io/penstock/internal/fault"
 	"github.com/penstock-io/penstock/internal/job"
@@ -37,7 +35,7 @@ func (g *Gateway) serveJob(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	f := &jobFeed{out: &c.out}
-	f.tenant, f.id, f.to = api.Tenant(ctx), job.Canonical(chi.URLParam(r, "id")), f
+	f.tenant, f.id, f.to = api.Tenant(ctx), job.Canonical(api.PathParam(r, "id")), f
 	if err := g.openJob(ctx, &f.jobStream, named, at); err != nil {
 		api.WriteError(w, r, err)
 		return
@@ -72,10 +70,10 @@ func (g *Gateway) serveJob(w http.ResponseWriter, r *http.Request) {
 // it meets first, unless a cursor tells it more.
 func (g *Gateway) servePartition(w http.ResponseWriter, r *http.Request) {
 	ctx, c := r.Context(), g.newSSE(w)
-	id, err := strconv.ParseInt(chi.URLParam(r, "partition"), 10, 32)
+	id, err := strconv.ParseInt(api.PathParam(r, "partition"), 10, 32)
 	if err != nil || id < 0 || id >= int64(g.cfg.Partitions) {
 		api.WriteError(w, r, fault.New(fault.NotFound, "there is no partition %.20q: they run from 0 to %d",
-			chi.URLParam(r, "partition"), g.cfg.Partitions-1))
+			api.PathParam(r, "partition"), g.cfg.Partitions-1))
 		return
 	}
 	p, err := g.hub.acquire(ctx, int32(id))

@@ -6,8 +6,6 @@ import (
 	"net/http"
 	"strconv"
 
-	"github.com/go-chi/chi/v5"
-
 	"github.com/penstock-io/penstock/internal/api"
 	"github.com/penstock-io/penstock/internal/event"
 	"github.com/penstock-io/penstock/internal/fault"
@@ -100,7 +98,7 @@ func (s *Service) serveCancel(w http.ResponseWriter, r *http.Request) {
 		api.WriteError(w, r, err)
 		return
 	}
-	res, asked, err := s.cancel(r.Context(), api.Tenant(r.Context()), job.Canonical(chi.URLParam(r, "id")), partition)
+	res, asked, err := s.cancel(r.Context(), api.Tenant(r.Context()), job.Canonical(api.PathParam(r, "id")), partition)
 	if err != nil {
 		api.WriteError(w, r, err)
 		return

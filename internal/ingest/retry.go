@@ -3,8 +3,6 @@ package ingest
 import (
 	"net/http"
 
-	"github.com/go-chi/chi/v5"
-
 	"github.com/penstock-io/penstock/internal/api"
 	"github.com/penstock-io/penstock/internal/event"
 	"github.com/penstock-io/penstock/internal/fault"
@@ -24,7 +22,7 @@ func (s *Service) serveRetry(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Service) retry(r *http.Request) (answer, error) {
-	id, tenant := job.Canonical(chi.URLParam(r, "id")), api.Tenant(r.Context())
+	id, tenant := job.Canonical(api.PathParam(r, "id")), api.Tenant(r.Context())
 	opts, err := s.optionsOf(r)
 	if err != nil {
 		return answer{}, err

@@ -130,7 +130,7 @@ func (a *API) get(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *API) questionOf(r *http.Request) (q question, err error) {
-	q.tenant, q.id = api.Tenant(r.Context()), job.Canonical(chi.URLParam(r, "id"))
+	q.tenant, q.id = api.Tenant(r.Context()), job.Canonical(api.PathParam(r, "id"))
 	values, err := queryOf(r, "wait", "partition")
 	if err != nil {
 		return q, err

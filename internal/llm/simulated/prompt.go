@@ -112,8 +112,9 @@ func (p *prompt) cap(d *jsontext.Decoder, name string) error {
 // text reads one value of whatever shape and takes the strings in it.
 func (p *prompt) text(d *jsontext.Decoder) error {
 	outside := d.StackDepth()
-	said := true  // whether a string here is text, and not a role or a type
-	role := false // whether it is a message's role
+	said := true      // whether a string here is text, and not a role or a type
+	role := false     // whether it is a message's role
+	name := hashStart // of the member that it is of
 	for {
 		switch d.PeekKind() {
 		case jsontext.KindString:
@@ -125,11 +126,12 @@ func (p *prompt) text(d *jsontext.Decoder) error {
 			if container == jsontext.KindBeginObject && n%2 == 1 {
 				said = string(raw) == `"content"` || string(raw) == `"text"`
 				role = string(raw) == `"role"` && d.StackDepth() == outside+2
+				name = hashStart.text(string(raw))
 			} else {
 				if role {
 					p.result = string(raw) == `"tool"` // the last message's stands
 				}
-				p.take(raw, said)
+				p.take(raw, said, place(d, name))
 			}
 		case jsontext.KindBeginObject, jsontext.KindEndObject, jsontext.KindBeginArray, jsontext.KindEndArray:
 			if _, err := d.ReadToken(); err != nil {
@@ -146,8 +148,20 @@ func (p *prompt) text(d *jsontext.Decoder) error {
 	}
 }
 
-// take adds one JSON string to the hash and, if it is text, its words to the count.
-func (p *prompt) take(raw jsontext.Value, text bool) {
+// place is where in the arrays a string stands that was read last, and of which
+// member it is. The order of an object's members is layout: SDKs differ in it.
+func place(d *jsontext.Decoder, name hash) hash {
+	for depth := range d.StackDepth() + 1 {
+		if kind, n := d.StackIndex(depth); kind == jsontext.KindBeginArray {
+			name = name.number(uint64(n)) //nolint:gosec // a length is not negative
+		}
+	}
+	return name
+}
+
+// take adds one JSON string to the hash, which begins at its place, and, if it
+// is text, its words to the count.
+func (p *prompt) take(raw jsontext.Value, text bool, at hash) {
 	s := []byte(raw)
 	if bytes.IndexByte(s, '\\') < 0 {
 		s = s[1 : len(s)-1]
@@ -158,14 +172,14 @@ func (p *prompt) take(raw jsontext.Value, text bool) {
 	}
 	inWord := false
 	for _, c := range s {
-		p.hash = p.hash.byte(c)
+		at = at.byte(c)
 		space := c == ' ' || c == '\n' || c == '\t' || c == '\r'
 		if text && !space && !inWord {
 			p.words++
 		}
 		inWord = !space
 	}
-	p.hash = p.hash.byte(0xff) // no UTF-8 text holds it: "a","b" is not "ab"
+	p.hash += at // a sum: in any order the same
 }
 
 // hash is FNV-1a of 64 bits: the same on every machine and in every build,

@@ -77,10 +77,9 @@ func TestConformance(t *testing.T) {
 // continued under this one, and must find its prefix again.
 func TestWhatASeedSaysNeverChanges(t *testing.T) {
 	got := text(t, "sim:tokens=48,ttft=0,gap=0", hello)
-	const want = "The deep gate answers the harbour behind the steady mill. The reservoir brightens again " +
-		"above the winter notebook. It is the meadow that mends the winter wheel, not the " +
-		"engineer.\n\nIt is the spring that answers the heavy meadow, not the valley. Every " +
-		"bridge answers one river, and."
+	const want = "Every lantern opens one village, and the quiet gate drifts carefully. The quiet lantern " +
+		"guides the wheel below the green gate.\n\nThere is one distant river under the engineer, and it " +
+		"brightens again. It is the village that mends the deep reservoir, not the keeper. Near the silver."
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
@@ -142,6 +141,7 @@ func TestTheSamePromptSaysTheSameAndAnotherDoesNot(t *testing.T) {
 	base := text(t, model, hello)
 	for name, body := range map[string]string{
 		"other layout":  `{ "messages" : [ {"role":"user", "content":"hello there, model"} ], "stream":true}`,
+		"other order":   `{"messages":[{"content":"hello there, model","role":"user"}]}`,
 		"escapes":       `{"messages":[{"role":"user","content":"\u0068ello there, model"}]}`,
 		"other fields":  `{"temperature":1,"messages":[{"role":"user","content":"hello there, model"}],"user":"x"}`,
 		"another limit": `{"max_tokens":5000,"messages":[{"role":"user","content":"hello there, model"}]}`,
@@ -154,6 +154,7 @@ func TestTheSamePromptSaysTheSameAndAnotherDoesNot(t *testing.T) {
 		"another prompt": `{"messages":[{"role":"user","content":"hello there, other"}]}`,
 		"another role":   `{"messages":[{"role":"system","content":"hello there, model"}]}`,
 		"in two":         `{"messages":[{"role":"user","content":"hello there"},{"role":"user","content":", model"}]}`,
+		"the other way":  `{"messages":[{"role":"hello there, model","content":"user"}]}`,
 		"none":           `{}`,
 	} {
 		if got := text(t, model, body); got == base {
