@@ -118,6 +118,7 @@ func (b *Board) Assess(now time.Time) *View {
 		}
 		return v
 	}
+	v.Begun = true
 	for i := range b.queues {
 		v.cells[i].Status, v.cells[i].end = b.queues[i].status(now), b.queues[i].end
 	}

@@ -5,6 +5,7 @@ import "time"
 // View is what was decided at one time, for all requests until the next one.
 type View struct {
 	At    time.Time
+	Begun bool // both signals were had once; all is open before that
 	Stale bool // the signal has been missing for so long that nothing is known
 
 	cfg        Config

@@ -78,6 +78,10 @@ func TestWithoutProcessorsLanesFillThenShedThenRecover(t *testing.T) {
 		"run", "--roles", "ingest,gateway,projections").ready()
 	const body = `{"body":{"model":"sim:tokens=2,ttft=0s,gap=0s","messages":[]}}`
 
+	waitUntil(t, "the load is seen", func() bool {
+		_, rep := get(t.Context(), front.url+"/v1/load")
+		return strings.Contains(rep, `"signal":"fresh"`)
+	})
 	first := offer(t, front.url, body, "Idempotency-Key", "first")
 	if first.status != http.StatusAccepted {
 		t.Fatalf("a fresh deployment answers %d: %s", first.status, first.body)

@@ -20,7 +20,7 @@ import (
 type loadWire struct {
 	Object string     `json:"object"`
 	At     job.Time   `json:"at"`
-	Signal string     `json:"signal"` // fresh or stale
+	Signal string     `json:"signal"` // fresh, stale or starting
 	Lanes  []laneWire `json:"lanes"`
 }
 
@@ -65,8 +65,12 @@ func (l *Load) Routes(r chi.Router) {
 func (l *Load) report() loadWire {
 	v := l.view.Load()
 	rep := loadWire{Object: "load", At: job.Time{Time: v.At}, Signal: "fresh"}
-	if v.Stale {
+	switch {
+	case v.Stale:
 		rep.Signal = "stale"
+	case !v.Begun:
+		rep.Signal = "starting"
+	default:
 	}
 	for i, lane := range event.Lanes() {
 		limits := l.limits[i]
