@@ -14,14 +14,15 @@ import (
 )
 
 // TestInteropSchemathesis holds the running program to schemas/openapi.yaml with
-// what schemathesis makes of it: valid and invalid requests to every operation,
-// and chains of them. PENSTOCK_SCHEMATHESIS_SECONDS makes it look for longer
-// than a minute.
+// what schemathesis makes of it: the examples, and valid and invalid requests to
+// every operation, one for each rule of the document. These are the same in every
+// run. With PENSTOCK_SCHEMATHESIS_SECONDS it also draws requests at random, and
+// chains of them, for so long.
 func TestInteropSchemathesis(t *testing.T) {
 	python := testenv.Python(t, "schemathesis==4.32.5")
-	seconds := "60"
+	seconds, phases := "120", "examples,coverage"
 	if s := os.Getenv("PENSTOCK_SCHEMATHESIS_SECONDS"); s != "" {
-		seconds = s
+		seconds, phases = s, phases+",fuzzing,stateful"
 	}
 	within, err := time.ParseDuration(seconds + "s")
 	if err != nil {
@@ -41,7 +42,7 @@ func TestInteropSchemathesis(t *testing.T) {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, python, "-c", "from schemathesis.cli import schemathesis; schemathesis()",
 		"--config-file", filepath.Join(dir, "schemathesis.toml"),
-		"run", document, "--url", p.url, "--max-time", seconds, "--no-color")
+		"run", document, "--url", p.url, "--phases", phases, "--max-time", seconds, "--no-color")
 	cmd.Dir = t.TempDir() // it keeps what it found
 	cmd.Env = append(os.Environ(), "PYTHONPATH="+dir, "SCHEMATHESIS_HOOKS=hooks")
 	out, err := cmd.CombinedOutput()

@@ -41,7 +41,7 @@ type chatWire struct {
 	ServiceTier string         `json:"service_tier"`
 	Modalities  []string       `json:"modalities"`
 	Functions   jsontext.Value `json:"functions"`
-	Tools       []chatTool     `json:"tools"`
+	Tools       []*chatTool    `json:"tools"`
 }
 
 type chatTool struct {
@@ -104,9 +104,13 @@ func (w *chatWire) checkServed() error {
 	if w.Functions != nil && w.Functions.Kind() != 'n' {
 		return fault.Param("functions", "functions: they are not served: use tools, which took their place")
 	}
-	for i := range w.Tools {
-		if w.Tools[i].Type == "custom" {
-			field := "tools." + strconv.Itoa(i) + ".type"
+	for i, tool := range w.Tools {
+		field := "tools." + strconv.Itoa(i)
+		if tool == nil {
+			return fault.Param(field, "%s: it is null: it must be a tool, an object", field)
+		}
+		if tool.Type == "custom" {
+			field += ".type"
 			return fault.Param(field, "%s: custom tools are not served: it must be function", field)
 		}
 	}

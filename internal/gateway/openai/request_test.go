@@ -78,6 +78,7 @@ func TestABadChatRequestSaysWhichFieldAndWhatWouldBeRight(t *testing.T) {
 		with(`"modalities":["text","audio"]`):                      `invalid_request|modalities|modalities: "audio" is not served`,
 		with(`"functions":[]`):                                     "invalid_request|functions|functions: they are not served: use tools",
 		with(`"tools":[{"type":"function"},{"type":"custom"}]`):    "invalid_request|tools.1.type|tools.1.type: custom tools are not served",
+		with(`"tools":[null]`):                                     "invalid_request|tools.0|tools.0: it is null",
 	} {
 		_, err := ReadChat([]byte(body))
 		same(t, body, err, want)

@@ -62,7 +62,7 @@ func embedding(body []byte) (inputs []jsontext.Value, dimensions int, pack bool,
 	}
 	_ = json.Unmarshal(body, &b, jsontext.AllowDuplicateNames(true)) // Inputs has read it
 	switch string(b.EncodingFormat) {
-	case "", "null", `"float"`:
+	case "", "null", `""`, `"float"`:
 	case `"base64"`:
 		pack = true
 	default:

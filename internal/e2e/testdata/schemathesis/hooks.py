@@ -1,13 +1,8 @@
 """What schemathesis cannot read from the document: TestInteropSchemathesis loads it as hooks."""
 
 import datetime
-import sys
 
 import schemathesis
-
-# Near the limit, Python 3.11's own parser fails ("AST constructor recursion
-# depth mismatch"), and schemathesis comes near it.
-sys.setrecursionlimit(10_000)
 
 QUICK = "sim:tokens=2,ttft=0s,gap=0s"
 
