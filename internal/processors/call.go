@@ -9,15 +9,12 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/penstock-io/penstock/internal/event"
 	"github.com/penstock-io/penstock/internal/fault"
-	"github.com/penstock-io/penstock/internal/fence"
 	"github.com/penstock-io/penstock/internal/job"
-	"github.com/penstock-io/penstock/internal/kafka"
 	"github.com/penstock-io/penstock/internal/llm"
 	"github.com/penstock-io/penstock/internal/processors/engine"
 )
@@ -38,7 +35,7 @@ func (p *Processor) call(ctx context.Context, g *gate, s engine.Start) {
 		ctx, cancel = context.WithDeadlineCause(ctx, d, errDeadline)
 		defer cancel()
 	}
-	transcript, err := p.recall(g.ctx, s)
+	transcript, err := p.recall(g, &s)
 	if err != nil {
 		if g.ctx.Err() == nil { // the log cannot be read as it should: what we believe of the lane is in doubt
 			p.log.ErrorContext(ctx, "a job's output could not be read from the log", "job", s.Request.Head.Job, "error", err)
@@ -280,48 +277,4 @@ func shortened(message string) string {
 		message = strings.ToValidUTF8(message[:longest], "")
 	}
 	return message
-}
-
-// lookBack is how much earlier than a job's id its output is looked for: clocks
-// of processes differ.
-const lookBack = 10 * time.Second
-
-// recall folds what the log holds of a job from before this owner.
-func (p *Processor) recall(ctx context.Context, s engine.Start) (*job.Transcript, error) {
-	t := &job.Transcript{}
-	if s.Again != nil { // nothing was said since, and it is ours
-		t.Progress = s.Again.Progress
-		return t, nil
-	}
-	r := s.Resume
-	if r == nil {
-		return t, nil
-	}
-	tp := kafka.TopicPartition{Topic: p.cfg.Names.Tokens(), Partition: s.Partition}
-	from := r.From
-	if from < 0 {
-		id, _ := job.ParseID(s.Request.Head.Job)
-		var err error
-		if from, err = p.cluster.Offset(ctx, tp, kafka.AtTime(id.Time.Add(-lookBack))); err != nil {
-			return nil, err
-		}
-	}
-	var filter fence.Filter
-	filter.Epochs[s.Lane] = r.Epoch
-	for recs, err := range p.cluster.Scan(ctx, tp, from, r.To) {
-		if err != nil {
-			return nil, fmt.Errorf("read %s from offset %d: %w", tp, from, err)
-		}
-		for i := range recs {
-			v, err := event.ScanHead(recs[i].Value)
-			if err != nil || v.Lane != s.Lane || !filter.Admit(&v) ||
-				string(v.Job) != s.Request.Head.Job || string(v.Tenant) != s.Request.Head.Tenant {
-				continue
-			}
-			if err := t.Apply(&v); err != nil {
-				return nil, fmt.Errorf("%s at offset %d: %w", tp, recs[i].Offset, err)
-			}
-		}
-	}
-	return t, nil
 }

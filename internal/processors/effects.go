@@ -97,6 +97,7 @@ func (p *Processor) gate(lp engine.LP, gen uint64) *gate {
 	g := p.gates[lp]
 	if g == nil || g.gen != gen {
 		g = newGate(p.alive, lp, gen)
+		g.known, g.repeats = p.newRecaller(lp.Partition), p.newRecaller(lp.Partition)
 		p.gates[lp] = g
 	}
 	return g

@@ -21,6 +21,11 @@ type gate struct {
 	ctx    context.Context //nolint:containedctx // of the incarnation's calls
 	cancel context.CancelFunc
 
+	// Readings of what was said before: of jobs whose place in the log is known,
+	// with the epoch in force there, and of those that are looked for by their
+	// ids' times. They do not mix, for only the former know an epoch.
+	known, repeats *recaller
+
 	mu      sync.Mutex
 	open    bool
 	epoch   int64
