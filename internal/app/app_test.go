@@ -19,10 +19,11 @@ func TestNewSaysWhatIsWrongWithAConfiguration(t *testing.T) {
 		change func(*Config)
 		want   string // "" for none
 	}{
-		"nothing":               {func(*Config) {}, ""},
-		"no broker":             {func(c *Config) { c.Kafka = nil }, "at least one host:port"},
-		"a broker without port": {func(c *Config) { c.Kafka = []string{"localhost"} }, `"localhost" is no broker`},
-		"no database":           {func(c *Config) { c.Postgres = "" }, "postgres: no database is configured"},
+		"nothing":                 {func(*Config) {}, ""},
+		"no broker":               {func(c *Config) { c.Kafka = nil }, "at least one host:port"},
+		"a broker without port":   {func(c *Config) { c.Kafka = []string{"localhost"} }, `"localhost" is no broker`},
+		"no database":             {func(c *Config) { c.Postgres = "" }, "postgres: no database is configured"},
+		"a user and no mechanism": {func(c *Config) { c.Security.User = "me" }, "kafka: a user or password is given without a SASL mechanism"},
 		"processors without one": {func(c *Config) {
 			c.Postgres = ""
 			c.Roles = []Role{Processors}

@@ -11,6 +11,7 @@ import (
 	"github.com/penstock-io/penstock/internal/admission"
 	"github.com/penstock-io/penstock/internal/event"
 	"github.com/penstock-io/penstock/internal/ingest"
+	"github.com/penstock-io/penstock/internal/kafka"
 	"github.com/penstock-io/penstock/internal/topics"
 )
 
@@ -59,6 +60,7 @@ type Config struct {
 	MaxConnections int // WebSockets at once; default 20,000
 
 	Kafka    []string       // bootstrap addresses, host:port; at least one
+	Security kafka.Security // of the connections to Kafka
 	Topics   topics.Options // prefix, partitions and copies of the topics
 	Postgres string         // URL; needed by every role but the processors
 
@@ -147,6 +149,9 @@ func withDefaults(c Config) (Config, error) {
 		if _, _, err := net.SplitHostPort(strings.TrimSpace(b)); err != nil {
 			errs = append(errs, fmt.Errorf("kafka: %q is no broker: it must be host:port", b))
 		}
+	}
+	if err := c.Security.Validate(); err != nil {
+		errs = append(errs, fmt.Errorf("kafka: %w", err))
 	}
 	if c.Postgres == "" && c.needsPostgres() {
 		errs = append(errs, errors.New("postgres: no database is configured: give its URL, such as postgres://user:password@host:5432/penstock; only the processors go without"))

@@ -71,9 +71,12 @@ func (a *App) open(ctx context.Context) (*parts, error) {
 
 func (a *App) openKafka(ctx context.Context, p *parts) error {
 	cluster, err := kafka.Open(ctx, kafka.Config{
-		Brokers: a.cfg.Kafka, Log: a.log, Metrics: a.metrics, ConnectTimeout: a.cfg.Patience,
+		Brokers: a.cfg.Kafka, Security: a.cfg.Security, Log: a.log, Metrics: a.metrics, ConnectTimeout: a.cfg.Patience,
 	})
-	if err != nil {
+	switch {
+	case errors.Is(err, kafka.ErrDenied):
+		return fmt.Errorf("kafka at %s does not accept this process; are kafka-tls, kafka-ca and kafka-sasl right? %w", strings.Join(a.cfg.Kafka, ", "), err)
+	case err != nil:
 		return fmt.Errorf("kafka at %s did not answer within %s; is it running, and is the address right? %w",
 			strings.Join(a.cfg.Kafka, ", "), a.cfg.Patience, err)
 	}

@@ -33,6 +33,7 @@ type DevCmd struct {
 	Data     string   `setting:"" placeholder:"DIR" help:"Where the embedded parts keep their data; default is penstock/dev in the user's data directory."`
 	Kafka    []string `setting:"" placeholder:"HOST:PORT" help:"A real Kafka in place of the embedded broker."`
 	Postgres string   `setting:"" secret:"" placeholder:"URL" help:"A real PostgreSQL in place of the private one."`
+	SecurityFlags
 	UpstreamFlags
 	TopicFlags
 	ProcessFlags
@@ -64,7 +65,7 @@ func (c *DevCmd) Run(ctx context.Context, sys *System, common *Common, set *sett
 	a, err := app.New(app.Config{
 		Listen: c.Listen, MetricsListen: c.MetricsListen,
 		Origins: c.Origins, MaxConnections: c.MaxConnections,
-		Kafka: stack.kafka, Postgres: stack.postgres, Topics: c.options(),
+		Kafka: stack.kafka, Security: c.security(), Postgres: stack.postgres, Topics: c.options(),
 		Apply: true, Simulated: true, Servers: servers, Models: c.Models, MaxInFlight: c.MaxInFlight,
 		FirstToken: c.FirstTokenTimeout, NextToken: c.NextTokenTimeout, Tries: c.ModelTries, Grace: devGrace,
 		Budgets: c.budgets(), Upstream: c.Upstream, UpstreamKey: c.UpstreamKey,

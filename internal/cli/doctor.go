@@ -25,7 +25,7 @@ func (c *DoctorCmd) Run(ctx context.Context, sys *System) error {
 		return usageError{err}
 	}
 	a, err := app.New(app.Config{
-		Roles: []app.Role{app.Processors}, Kafka: c.Kafka, Topics: c.options(), Simulated: c.Sim, Models: c.Models, Servers: servers,
+		Roles: []app.Role{app.Processors}, Kafka: c.Kafka, Security: c.security(), Topics: c.options(), Simulated: c.Sim, Models: c.Models, Servers: servers,
 	}, nil)
 	if err != nil {
 		return usageError{err}
@@ -33,7 +33,7 @@ func (c *DoctorCmd) Run(ctx context.Context, sys *System) error {
 	defer a.Close()
 	failed := false
 	var told error
-	doctor.Run(ctx, doctor.Config{Brokers: c.Kafka, Topics: c.options(), Postgres: c.Postgres, Models: a.Checks()}, func(f doctor.Finding) {
+	doctor.Run(ctx, doctor.Config{Brokers: c.Kafka, Security: c.security(), Topics: c.options(), Postgres: c.Postgres, Models: a.Checks()}, func(f doctor.Finding) {
 		failed = failed || f.Status == doctor.Fail
 		if c.Output != asTable {
 			told = writeJSON(sys.Stdout, c.Output, f)

@@ -8,6 +8,7 @@ import (
 	"github.com/penstock-io/penstock/internal/admission"
 	"github.com/penstock-io/penstock/internal/app"
 	"github.com/penstock-io/penstock/internal/event"
+	"github.com/penstock-io/penstock/internal/kafka"
 	"github.com/penstock-io/penstock/internal/telemetry"
 	"github.com/penstock-io/penstock/internal/topics"
 )
@@ -15,7 +16,26 @@ import (
 // KafkaFlags say where the log is and how its topics are made.
 type KafkaFlags struct {
 	Kafka []string `setting:"" default:"127.0.0.1:9092" placeholder:"HOST:PORT" help:"Bootstrap addresses of Kafka."`
+	SecurityFlags
 	TopicFlags
+}
+
+// SecurityFlags say how a process and Kafka come to trust each other.
+type SecurityFlags struct {
+	KafkaTLS      bool   `setting:"" help:"Speak TLS to Kafka."`
+	KafkaCA       string `setting:"" placeholder:"FILE" help:"PEM certificates that vouch for the brokers, in place of the system's."`
+	KafkaCert     string `setting:"" placeholder:"FILE" help:"The process's own certificate in PEM, for brokers that ask for one; it is read anew at every connection."`
+	KafkaKey      string `setting:"" placeholder:"FILE" help:"The key of that certificate in PEM."`
+	KafkaSASL     string `setting:"" placeholder:"MECHANISM" help:"How to say a name to Kafka: plain, scram-sha-256 or scram-sha-512."`
+	KafkaUser     string `setting:"" placeholder:"NAME" help:"The name that is said."`
+	KafkaPassword string `setting:"" secret:"" placeholder:"PASSWORD" help:"Its password; better given in the environment."`
+}
+
+func (f SecurityFlags) security() kafka.Security {
+	return kafka.Security{
+		TLS: f.KafkaTLS, CA: f.KafkaCA, Cert: f.KafkaCert, Key: f.KafkaKey,
+		SASL: f.KafkaSASL, User: f.KafkaUser, Password: f.KafkaPassword,
+	}
 }
 
 // TopicFlags say how the topics are made.
@@ -89,7 +109,7 @@ func (c *RunCmd) Run(ctx context.Context, sys *System, common *Common) error {
 	cfg := app.Config{
 		Lanes: c.Lanes, Listen: c.Listen, MetricsListen: c.MetricsListen,
 		Origins: c.Origins, MaxConnections: c.MaxConnections,
-		Kafka: c.Kafka, Topics: c.options(), Postgres: c.Postgres,
+		Kafka: c.Kafka, Security: c.security(), Topics: c.options(), Postgres: c.Postgres,
 		Simulated: c.Sim, Servers: servers, Models: c.Models, MaxInFlight: c.MaxInFlight, Budgets: c.budgets(),
 		FirstToken: c.FirstTokenTimeout, NextToken: c.NextTokenTimeout, Tries: c.ModelTries, Grace: c.Grace, Patience: c.Patience,
 		Traces: telemetry.TracesURL(sys.Env),

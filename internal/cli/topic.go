@@ -26,8 +26,15 @@ type TopicCmd struct {
 
 // open connects to Kafka.
 func (f *KafkaFlags) open(ctx context.Context, sys *System, common *Common) (*kafka.Cluster, error) {
-	cluster, err := kafka.Open(ctx, kafka.Config{Brokers: f.Kafka, Log: common.logger(sys)})
-	if err != nil {
+	security := f.security()
+	if err := security.Validate(); err != nil {
+		return nil, usageError{fmt.Errorf("kafka: %w", err)}
+	}
+	cluster, err := kafka.Open(ctx, kafka.Config{Brokers: f.Kafka, Security: security, Log: common.logger(sys)})
+	switch {
+	case errors.Is(err, kafka.ErrDenied):
+		return nil, fmt.Errorf("kafka does not accept who asks; see --kafka-tls and --kafka-sasl: %w", err)
+	case err != nil:
 		return nil, fmt.Errorf("kafka at %s does not answer; is it running? say where it is with --kafka: %w", strings.Join(f.Kafka, ", "), err)
 	}
 	return cluster, nil

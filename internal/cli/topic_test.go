@@ -2,6 +2,9 @@ package cli
 
 import (
 	"context"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -178,6 +181,30 @@ func TestAKafkaThatIsAwayIsToldWithWhatToDo(t *testing.T) {
 		code := Run(ctx, []string{"topic", name, "--kafka", "127.0.0.1:1"}, System{Stdout: &out, Stderr: &errs})
 		if code != exitFailed || !strings.Contains(errs.String(), "kafka at 127.0.0.1:1 does not answer") || !strings.Contains(errs.String(), "--kafka") {
 			t.Errorf("topic %s: %d, %q", name, code, errs.String())
+		}
+	}
+}
+
+func TestAKafkaThatIsNotTrustedIsToldAtOnce(t *testing.T) {
+	t.Parallel()
+	stranger := httptest.NewUnstartedServer(http.NotFoundHandler())
+	stranger.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	stranger.StartTLS() // with a certificate that nobody vouches for
+	defer stranger.Close()
+	for name, tc := range map[string]struct {
+		args []string
+		code int
+		said string
+	}{
+		"an unknown authority": {[]string{"--kafka-tls"}, exitFailed, "kafka does not accept who asks"},
+		"no such mechanism":    {[]string{"--kafka-sasl", "gssapi"}, exitUsage, "it must be one of plain, scram-sha-256, scram-sha-512"},
+		"files without TLS":    {[]string{"--kafka-ca", "ca.pem"}, exitUsage, "TLS is off"},
+	} {
+		var out, errs text
+		args := append([]string{"topic", "list", "--kafka", stranger.Listener.Addr().String()}, tc.args...)
+		code := Run(t.Context(), args, System{Stdout: &out, Stderr: &errs})
+		if code != tc.code || !strings.Contains(errs.String(), tc.said) {
+			t.Errorf("%s: %d, %q", name, code, errs.String())
 		}
 	}
 }

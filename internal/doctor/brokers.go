@@ -46,9 +46,15 @@ func Reachable(ctx context.Context, dial func(ctx context.Context, network, addr
 // noKafka is what is behind an address at which somebody listens and does not
 // answer as Kafka does.
 func noKafka(err error) Finding {
+	if errors.Is(err, kafka.ErrDenied) {
+		return Finding{
+			"kafka", Fail, "Kafka does not accept who asks", err.Error(),
+			"give the user, password and certificates that the brokers know: --kafka-tls, --kafka-ca, --kafka-cert, --kafka-key, --kafka-sasl, --kafka-user, PENSTOCK_KAFKA_PASSWORD",
+		}
+	}
 	return Finding{
 		"kafka", Fail, "somebody listens at the bootstrap addresses, and does not answer as a Kafka broker does", err.Error(),
-		"see that the port is a broker's plain listener (Penstock speaks neither TLS nor SASL to it), and not the controller's or another program's",
+		"see that the port is a broker's, and not the controller's or another program's, and that --kafka-tls and --kafka-sasl say what its listener speaks",
 	}
 }
 

@@ -46,6 +46,7 @@ type Model struct {
 // Config says what to look at.
 type Config struct {
 	Brokers  []string
+	Security kafka.Security
 	Topics   topics.Options
 	Postgres string // URL; "" where none is configured
 	MaxConns int    // connections of a process to PostgreSQL; default 16
@@ -115,7 +116,7 @@ func (d *visit) kafka(ctx context.Context) *kafka.Cluster {
 	if worst(reached) == Fail {
 		return nil
 	}
-	cluster, err := kafka.Open(ctx, kafka.Config{Brokers: d.cfg.Brokers, ConnectTimeout: d.cfg.Patience})
+	cluster, err := kafka.Open(ctx, kafka.Config{Brokers: d.cfg.Brokers, Security: d.cfg.Security, ConnectTimeout: d.cfg.Patience})
 	if err != nil {
 		d.tell(noKafka(err))
 		return nil

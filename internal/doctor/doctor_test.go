@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"slices"
 	"strings"
@@ -175,6 +177,18 @@ func TestBrokersThatAreOldSilentOrForbidden(t *testing.T) {
 	if len(list) != 1 || !strings.Contains(list[0].Do, "grant this client's principal") {
 		t.Errorf("access denied: %+v", list)
 	}
+}
+
+func TestAKafkaThatIsNotTrustedIsNamed(t *testing.T) {
+	t.Parallel()
+	stranger := httptest.NewUnstartedServer(http.NotFoundHandler())
+	stranger.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	stranger.StartTLS() // with a certificate that nobody vouches for
+	defer stranger.Close()
+	var list []Finding
+	cfg := Config{Brokers: []string{stranger.Listener.Addr().String()}, Security: kafka.Security{TLS: true}}
+	Run(t.Context(), cfg, func(f Finding) { list = append(list, f) })
+	found(t, list, "kafka", Fail, "does not accept who asks")
 }
 
 func TestModelsThatDoNotAnswer(t *testing.T) {

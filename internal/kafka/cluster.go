@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -36,7 +37,8 @@ type Config struct {
 	Log            *slog.Logger          // default: nowhere
 	Metrics        prometheus.Registerer // may be nil
 	ConnectTimeout time.Duration         // of Open; default 10 s
-	// Dial opens a connection to a broker; default is plain TCP.
+	Security       Security              // default: plain TCP, without a name
+	// Dial opens a connection to a broker, below TLS; default is TCP.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
@@ -52,13 +54,14 @@ func (tp TopicPartition) String() string { return fmt.Sprintf("%s/%d", tp.Topic,
 // Cluster is a connection to a Kafka cluster. Its methods may be called from
 // many goroutines.
 type Cluster struct {
-	cfg     Config
-	log     *slog.Logger
-	metrics *metrics
-	client  *kgo.Client // administration, metadata and fetches that do not wait
-	admin   *kadm.Client
-	unpack  kgo.Decompressor // of whatever is fetched, whichever client does
-	polls   chan *kgo.Client // clients of fetches that wait; nil ones are yet to be made
+	cfg      Config
+	log      *slog.Logger
+	metrics  *metrics
+	client   *kgo.Client // administration, metadata and fetches that do not wait
+	admin    *kadm.Client
+	identity []kgo.Opt        // of every client
+	unpack   kgo.Decompressor // of whatever is fetched, whichever client does
+	polls    chan *kgo.Client // clients of fetches that wait; nil ones are yet to be made
 
 	mu     sync.Mutex
 	topics map[string]*topicMeta
@@ -82,11 +85,16 @@ func Open(ctx context.Context, cfg Config) (*Cluster, error) {
 	if cfg.Dial == nil {
 		cfg.Dial = (&net.Dialer{Timeout: dialTimeout}).DialContext
 	}
+	identity, dial, err := cfg.Security.apply(cfg.Dial)
+	if err != nil {
+		return nil, err
+	}
+	cfg.Dial = dial
 	m, err := newMetrics(cfg.Metrics)
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{cfg: cfg, log: cfg.Log, metrics: m, topics: map[string]*topicMeta{}, polls: make(chan *kgo.Client, longPolls)}
+	c := &Cluster{cfg: cfg, identity: identity, log: cfg.Log, metrics: m, topics: map[string]*topicMeta{}, polls: make(chan *kgo.Client, longPolls)}
 	for range longPolls {
 		c.polls <- nil
 	}
@@ -123,7 +131,7 @@ func (c *Cluster) newClient(opts ...kgo.Opt) (*kgo.Client, error) {
 		// The broker's telemetry subscription is a request nobody asked for.
 		kgo.DisableClientMetrics(),
 	}
-	cl, err := kgo.NewClient(append(common, opts...)...)
+	cl, err := kgo.NewClient(slices.Concat(common, c.identity, opts)...)
 	if err != nil {
 		return nil, fmt.Errorf("configure a Kafka client: %w", err)
 	}
@@ -136,7 +144,8 @@ func backoff(fails int) time.Duration {
 	return min(20*time.Millisecond<<min(max(fails-1, 0), 6), time.Second)
 }
 
-// Ping asks whether any broker answers, until ctx ends; ErrUnavailable if none does.
+// Ping asks whether any broker answers, until ctx ends; ErrUnavailable if none
+// does, ErrDenied at once if one refuses who asks.
 func (c *Cluster) Ping(ctx context.Context) error {
 	req := kmsg.NewPtrMetadataRequest()
 	req.Topics = []kmsg.MetadataRequestTopic{} // no topic: brokers alone
@@ -144,6 +153,9 @@ func (c *Cluster) Ping(ctx context.Context) error {
 		_, err := c.client.Request(ctx, req)
 		if err == nil {
 			return nil
+		}
+		if denied(err) {
+			return fmt.Errorf("ask for the cluster's brokers: %w: %w", ErrDenied, err)
 		}
 		if ctx.Err() != nil || !wait(ctx, backoff(fails)) {
 			return fmt.Errorf("ask for the cluster's brokers: %w: %w", ErrUnavailable, err)

@@ -2,8 +2,10 @@ package kafka
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -34,7 +36,8 @@ var (
 	// ErrNotMember says that the group does not know this member, or not in
 	// this generation, or that the partition is not this member's.
 	ErrNotMember = errors.New("not a member of the group")
-	// ErrDenied says that the brokers' access rules forbid it.
+	// ErrDenied says that the brokers' access rules forbid it, or that they or
+	// this process do not accept who the other says to be.
 	ErrDenied = errors.New("access is denied")
 	// ErrClosed says that the value was closed.
 	ErrClosed = errors.New("closed")
@@ -107,4 +110,15 @@ func unavailable(doing string, err error) error {
 	default:
 		return fmt.Errorf("%s: %w", doing, err)
 	}
+}
+
+// denied tells whether a broker did not accept the user or the mechanism
+// (KIP-152), or one side the other's certificate: to ask again does not help.
+func denied(err error) bool {
+	var (
+		unknown *tls.CertificateVerificationError
+		op      *net.OpError
+	)
+	return errors.Is(err, kerr.SaslAuthenticationFailed) || errors.Is(err, kerr.UnsupportedSaslMechanism) ||
+		errors.As(err, &unknown) || errors.As(err, &op) && op.Op == "remote error" // as crypto/tls calls an alert
 }
