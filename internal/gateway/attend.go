@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"errors"
-	"io"
 	"time"
 
 	"github.com/penstock-io/penstock/internal/event"
@@ -22,7 +21,7 @@ func (s *jobStream) attend(ctx context.Context, done func() bool) error {
 		wait, err := s.poll(ctx)
 		var retry <-chan time.Time
 		switch {
-		case done() || errors.Is(err, io.EOF):
+		case done() || errors.Is(err, errNoMore):
 			return nil
 		case err == nil:
 			away = time.Time{}

@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"errors"
-	"io"
 	"net/http"
 	"strings"
 
@@ -54,7 +53,7 @@ func (in intake) settle(ctx context.Context, s *jobStream) error {
 	if !in.keyed {
 		return nil
 	}
-	if err := s.settle(ctx); err != nil && !errors.Is(err, io.EOF) {
+	if err := s.settle(ctx); err != nil && !errors.Is(err, errNoMore) {
 		return err
 	}
 	return nil

@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"time"
 
@@ -149,7 +148,7 @@ func (f *conversationFeed) mine(e *entry) bool {
 // poll implements feed.
 func (f *conversationFeed) poll(ctx context.Context) (<-chan struct{}, error) {
 	if f.over {
-		return nil, io.EOF
+		return nil, errNoMore
 	}
 	wait, err := f.reader.poll(ctx, f.visitor)
 	if gap, ok := errors.AsType[*gapError](err); ok {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -152,6 +153,13 @@ func TestATruncationIsToldInTheStream(t *testing.T) {
 }
 
 func TestAStreamOutlastsAKafkaThatIsAwayForAWhile(t *testing.T) {
+	for name, err := range map[string]error{"away": errAway, "breaks off": fmt.Errorf("read from the broker: %w", io.EOF)} {
+		t.Run(name, func(t *testing.T) { outlasts(t, err) })
+	}
+}
+
+func outlasts(t *testing.T, away error) {
+	t.Helper()
 	g, f := shaken(t, Config{BudgetBytes: 1, CatchUpBytes: 100})
 	a := g.author()
 	a.started()
@@ -162,12 +170,17 @@ func TestAStreamOutlastsAKafkaThatIsAwayForAWhile(t *testing.T) {
 	var failed atomic.Int32
 	f.set(func(from int64) error {
 		if from > 0 && failed.Add(1) <= 2 { // the second piece
-			return errAway
+			return away
 		}
 		return nil
 	})
 	c := g.open(events(a))
 	seqs(t, c.rest(), 0)
+
+	f.set(func(int64) error { return away })
+	g.open(events(a)).status(http.StatusServiceUnavailable) // and not 204, which would say that it is over
+	f.set(nil)
+	seqs(t, g.open(events(a)).rest(), 0)
 }
 
 func TestAJobThatWasMintedByAClockAheadOfOursIsFound(t *testing.T) {

@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 
 	"github.com/penstock-io/penstock/internal/job"
@@ -27,7 +26,7 @@ type snapshot struct {
 // poll implements feed.
 func (f *jobFeed) poll(ctx context.Context) (<-chan struct{}, error) {
 	wait, err := f.jobStream.poll(ctx)
-	if f.snap != nil && f.reader.next >= f.snap.until && (err == nil || errors.Is(err, io.EOF)) {
+	if f.snap != nil && f.reader.next >= f.snap.until && (err == nil || errors.Is(err, errNoMore)) {
 		f.sendSnapshot()
 	}
 	return wait, err

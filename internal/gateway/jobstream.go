@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"time"
 
@@ -17,6 +16,10 @@ import (
 
 // lookBackBy is how far before its supposed beginning a job is looked for first.
 const lookBackBy = 10 * time.Minute
+
+// errNoMore is what a poll gives where nothing will come any more. It is not
+// io.EOF, which a broken connection to a broker gives.
+var errNoMore = errors.New("gateway: nothing will come any more")
 
 // taker is who a job's events are for.
 type taker interface {
@@ -178,11 +181,11 @@ func (s *jobStream) visit(e *entry) bool {
 }
 
 // poll hands over what is there. Where wait is nil, there may be more at once;
-// else it is closed when there may be. After the job's end the error is io.EOF;
+// else it is closed when there may be. After the job's end the error is errNoMore;
 // any other may pass.
 func (s *jobStream) poll(ctx context.Context) (wait <-chan struct{}, err error) {
 	if s.progress.End != "" || s.over {
-		return nil, io.EOF
+		return nil, errNoMore
 	}
 	if !s.back {
 		wait, err = s.reader.poll(ctx, s.visitor)
@@ -280,7 +283,7 @@ func (s *jobStream) heed(q *settling, v verdict) error {
 }
 
 // settle polls until an event was taken or it is known that there is such a
-// job. The error is io.EOF where nothing will come any more.
+// job. The error is errNoMore where nothing will come any more.
 func (s *jobStream) settle(ctx context.Context) error {
 	grace := time.NewTimer(s.g.cfg.Grace)
 	defer grace.Stop()
@@ -289,13 +292,13 @@ func (s *jobStream) settle(ctx context.Context) error {
 	for {
 		wait, err := s.poll(ctx)
 		switch {
-		case errors.Is(err, io.EOF):
+		case errors.Is(err, errNoMore):
 			return err
 		case err != nil:
 			return unavailable(ctx, err)
 		case s.settled(&q, wait):
 			if s.over {
-				return io.EOF
+				return errNoMore
 			}
 			return nil
 		case wait == nil:

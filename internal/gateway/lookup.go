@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"time"
 
@@ -74,7 +73,7 @@ func (s *jobStream) readAll(ctx context.Context) error {
 	for {
 		wait, err := s.poll(ctx)
 		switch {
-		case errors.Is(err, io.EOF):
+		case errors.Is(err, errNoMore):
 			return nil
 		case err != nil:
 			return err
@@ -138,7 +137,7 @@ func (l *Lookup) ended(ctx context.Context, tenant, id string, partition *int32)
 			return nil
 		}
 	}
-	if errors.Is(err, io.EOF) {
+	if errors.Is(err, errNoMore) {
 		return nil
 	}
 	return unavailable(ctx, err)

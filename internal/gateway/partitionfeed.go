@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"errors"
-	"io"
 	"strconv"
 
 	"github.com/penstock-io/penstock/internal/fault"
@@ -79,7 +78,7 @@ func (g *Gateway) offsetParam(ctx context.Context, p *partition, text string) (i
 // poll implements feed.
 func (f *partitionFeed) poll(ctx context.Context) (<-chan struct{}, error) {
 	if f.over {
-		return nil, io.EOF
+		return nil, errNoMore
 	}
 	wait, err := f.reader.poll(ctx, f.visitor)
 	if gap, ok := errors.AsType[*gapError](err); ok {

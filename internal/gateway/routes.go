@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"errors"
-	"io"
 	"net/http"
 	"strconv"
 
@@ -50,10 +49,10 @@ func (g *Gateway) serveJob(w http.ResponseWriter, r *http.Request) {
 	}
 	err = f.settle(ctx)
 	switch {
-	case errors.Is(err, io.EOF) && len(c.out.buf) == 0:
+	case errors.Is(err, errNoMore) && len(c.out.buf) == 0:
 		w.WriteHeader(http.StatusNoContent) // an EventSource stops here
 		return
-	case err != nil && !errors.Is(err, io.EOF):
+	case err != nil && !errors.Is(err, errNoMore):
 		api.WriteError(w, r, err)
 		return
 	}

@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"net/http"
 	"os"
@@ -110,7 +109,7 @@ func (c *sse) serve(ctx context.Context, f feed) string {
 			}
 			idle.Reset(c.g.cfg.Heartbeat)
 		}
-		if errors.Is(err, io.EOF) {
+		if errors.Is(err, errNoMore) {
 			return ""
 		}
 		var retry <-chan time.Time

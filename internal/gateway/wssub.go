@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"time"
 
@@ -160,17 +159,17 @@ func (sub *subscription) over() bool {
 
 // after writes what a poll has brought, and sees to what comes next.
 func (s *socket) after(sub *subscription, wait <-chan struct{}, err error) {
-	if sub.settling != nil && (errors.Is(err, io.EOF) || err == nil && sub.job.settled(sub.settling, wait)) {
+	if sub.settling != nil && (errors.Is(err, errNoMore) || err == nil && sub.job.settled(sub.settling, wait)) {
 		s.announce(sub)
 		if sub.job.over {
-			err = io.EOF
+			err = errNoMore
 		}
 	}
 	if sub.announced {
 		s.deliver(sub)
 	}
 	switch {
-	case errors.Is(err, io.EOF):
+	case errors.Is(err, errNoMore):
 		s.finish(sub)
 	case errors.Is(err, errFar):
 		s.fetch(sub)

@@ -145,7 +145,7 @@ func TestUnknownOutcomeKeepsTheKeyAndTheNextTryIsTheSameJob(t *testing.T) {
 	log := &fakeLog{fail: kafka.ErrUnknownOutcome}
 	pool := database(t)
 	now := noon
-	h := handler(newService(t, Config{Producer: log, Keys: pool, Now: func() time.Time { return now }}))
+	h := handler(newService(t, Config{Producer: log, Keys: pool, Now: func() time.Time { return now }, Cursors: fixedCursors("c")}))
 	body := `{"body":{"model":"sim"},"deadline":"2026-11-22T13:00:00Z"}`
 	if _, a := send(t, h, body, "Idempotency-Key", "k"); a.Error.Code != fault.UnknownOutcome {
 		t.Fatalf("%+v", a)
@@ -162,6 +162,8 @@ func TestUnknownOutcomeKeepsTheKeyAndTheNextTryIsTheSameJob(t *testing.T) {
 	w, _ := send(t, h, body, "Idempotency-Key", "k")
 	if res := receipt(t, w); res.ID != reserved || !res.CreatedAt.Equal(noon.Truncate(time.Millisecond)) {
 		t.Errorf("job %s made at %v, want %s", res.ID, res.CreatedAt, reserved)
+	} else if res.Cursor != "" {
+		t.Errorf("its cursor is %s, and its output may stand before that", res.Cursor)
 	}
 	if jobs, marked := repeats(t, log.records()); jobs[reserved] != 1 || marked != 1 {
 		t.Errorf("records %v, %d marked", jobs, marked)

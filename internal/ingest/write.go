@@ -135,7 +135,7 @@ func (s *Service) write(ctx context.Context, w *draft, repeat bool) (answer, err
 	key := w.key()
 	partition := job.Partition(key, s.cfg.Partitions)
 	cursor := ""
-	if s.cfg.Cursors != nil {
+	if s.cfg.Cursors != nil && !repeat { // else the job may have been written before, and its output with it
 		cursor = s.cfg.Cursors.TokensCursor(partition) // before the produce: nothing of the job is ahead of it
 	}
 	rec := event.Record{

@@ -38,8 +38,6 @@ var log4jConfig []byte
 
 // KafkaOptions says what broker StartKafka starts. The zero value is a good one.
 type KafkaOptions struct {
-	// Nodes is the number of brokers; 0 means 1, and there is no other yet.
-	Nodes int
 	// Properties go over the defaults in server.properties.
 	Properties map[string]string
 	// Throughput leaves Java's optimising compiler on, for what is measured;
@@ -60,20 +58,24 @@ type KafkaServer struct {
 // start alone; the broker runs until Stop or Kill. What is missing of Java,
 // Maven and Kafka itself is fetched first, or the error says what to install.
 func StartKafka(ctx context.Context, opts KafkaOptions) (*KafkaServer, error) {
-	if opts.Nodes > 1 {
-		return nil, fmt.Errorf("%d Kafka nodes asked for: only one node can be started so far", opts.Nodes)
-	}
+	return start(ctx, func(jars string) (*KafkaServer, error) { return startOnNewPorts(ctx, jars, opts) })
+}
+
+// start sees to what a start needs, and tries it again where a port was taken
+// meanwhile.
+func start[T any](ctx context.Context, attempt func(jars string) (T, error)) (T, error) {
+	var none T
 	// Debian 12 has Java 17; later ones have only their default, newer one.
 	if err := requireProgram(ctx, "java", "openjdk-17-jre-headless", "default-jre-headless"); err != nil {
-		return nil, err
+		return none, err
 	}
 	jars, err := kafkaJars(ctx)
 	if err != nil {
-		return nil, err
+		return none, err
 	}
 	var failures []error
 	for range startAttempts {
-		k, err := startOnNewPorts(ctx, jars, opts)
+		k, err := attempt(jars)
 		if err == nil {
 			return k, nil
 		}
@@ -82,16 +84,16 @@ func StartKafka(ctx context.Context, opts KafkaOptions) (*KafkaServer, error) {
 			break
 		}
 	}
-	return nil, errors.Join(failures...)
+	return none, errors.Join(failures...)
 }
 
 // startOnNewPorts makes one attempt at a fresh broker, and leaves nothing
 // behind when it fails.
 func startOnNewPorts(ctx context.Context, jars string, opts KafkaOptions) (_ *KafkaServer, err error) {
 	sweep()
-	dir, err := os.MkdirTemp("", dataPrefix+strconv.Itoa(os.Getpid())+"-")
+	dir, err := makeDataDir()
 	if err != nil {
-		return nil, fmt.Errorf("make a directory for Kafka's data: %w", err)
+		return nil, err
 	}
 	defer func() {
 		if err != nil {
@@ -102,35 +104,60 @@ func startOnNewPorts(ctx context.Context, jars string, opts KafkaOptions) (_ *Ka
 	if err != nil {
 		return nil, err
 	}
-	properties := filepath.Join(dir, "server.properties")
-	logging := filepath.Join(dir, "log4j2.yaml")
-	err = errors.Join(
-		os.WriteFile(properties, serverProperties(dir, broker, controller, opts.Properties), 0o600),
-		os.WriteFile(logging, log4jConfig, 0o600),
-	)
-	if err != nil {
-		return nil, fmt.Errorf("write Kafka's configuration: %w", err)
+	k := &KafkaServer{addr: broker, dir: dir}
+	properties := serverProperties(dir, broker, controller, opts.Properties)
+	if err := k.format(ctx, jars, clusterID(), properties); err != nil {
+		return nil, err
 	}
-	classes := filepath.Join(jars, "*")
-	format := []string{
-		"java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dlog4j2.configurationFile=" + logging,
-		"-cp", classes, "kafka.tools.StorageTool", "format", "-t", clusterID(), "-c", properties,
-	}
-	if err := runQuietly(ctx, format...); err != nil {
-		return nil, fmt.Errorf("format Kafka's storage: %w", err)
-	}
-	k := &KafkaServer{addr: broker, dir: dir, command: []string{
-		"java", "-Xms192m", "-Xmx384m", "-XX:+UseSerialGC", "-Xss512k",
-		"-Dkafka.logs.dir=" + dir, "-Dlog4j2.configurationFile=" + logging, "-cp", classes,
-	}}
-	if !opts.Throughput {
-		k.command = append(k.command, "-XX:TieredStopAtLevel=1")
-	}
-	k.command = append(k.command, "kafka.Kafka", properties)
+	k.command = javaCommand(dir, jars, "384m", opts.Throughput)
 	if err := k.start(ctx); err != nil {
 		return nil, err
 	}
 	return k, nil
+}
+
+// makeDataDir makes a directory for one node's data.
+func makeDataDir() (string, error) {
+	dir, err := os.MkdirTemp("", dataPrefix+strconv.Itoa(os.Getpid())+"-")
+	if err != nil {
+		return "", fmt.Errorf("make a directory for Kafka's data: %w", err)
+	}
+	return dir, nil
+}
+
+// The files of a node's configuration, in its directory.
+const (
+	propertiesFile = "server.properties"
+	loggingFile    = "log4j2.yaml"
+)
+
+// format writes a node's configuration and makes its storage ready.
+func (k *KafkaServer) format(ctx context.Context, jars, cluster string, properties []byte) error {
+	file, logging := filepath.Join(k.dir, propertiesFile), filepath.Join(k.dir, loggingFile)
+	err := errors.Join(os.WriteFile(file, properties, 0o600), os.WriteFile(logging, log4jConfig, 0o600))
+	if err != nil {
+		return fmt.Errorf("write Kafka's configuration: %w", err)
+	}
+	err = runQuietly(ctx,
+		"java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dlog4j2.configurationFile="+logging,
+		"-cp", filepath.Join(jars, "*"), "kafka.tools.StorageTool", "format", "-t", cluster, "-c", file,
+	)
+	if err != nil {
+		return fmt.Errorf("format Kafka's storage: %w", err)
+	}
+	return nil
+}
+
+// javaCommand runs the node that is configured in dir, with that much heap.
+func javaCommand(dir, jars, heap string, throughput bool) []string {
+	command := []string{
+		"java", "-Xms192m", "-Xmx" + heap, "-XX:+UseSerialGC", "-Xss512k",
+		"-Dkafka.logs.dir=" + dir, "-Dlog4j2.configurationFile=" + filepath.Join(dir, loggingFile), "-cp", filepath.Join(jars, "*"),
+	}
+	if !throughput {
+		command = append(command, "-XX:TieredStopAtLevel=1")
+	}
+	return append(command, "kafka.Kafka", filepath.Join(dir, propertiesFile))
 }
 
 // Addr is the bootstrap address, host:port. It stays across Kill and Restart.
@@ -298,6 +325,11 @@ func serverProperties(dir, broker, controller string, over map[string]string) []
 		"broker.heartbeat.interval.ms": "500",
 	}
 	maps.Copy(properties, over)
+	return encodeProperties(properties)
+}
+
+// encodeProperties writes properties as a file of them, sorted.
+func encodeProperties(properties map[string]string) []byte {
 	var b strings.Builder
 	for _, key := range slices.Sorted(maps.Keys(properties)) {
 		b.WriteString(key + "=" + properties[key] + "\n")
