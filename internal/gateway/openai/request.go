@@ -10,6 +10,7 @@ import (
 	"github.com/penstock-io/penstock/internal/api"
 	"github.com/penstock-io/penstock/internal/event"
 	"github.com/penstock-io/penstock/internal/fault"
+	"github.com/penstock-io/penstock/internal/integer"
 )
 
 const (
@@ -76,7 +77,7 @@ func ReadChat(body []byte) (ChatRequest, error) {
 	for _, f := range [...]struct {
 		name  string
 		raw   jsontext.Value
-		limit int
+		limit int64
 	}{{"n", w.N, MaxChoices}, {"max_tokens", w.MaxTokens, maxLimit}, {"max_completion_tokens", w.MaxCompletionTokens, maxLimit}} {
 		if err := checkWhole(f.name, f.raw, f.limit); err != nil {
 			return r, err
@@ -184,11 +185,11 @@ func checkModel(model string) error {
 }
 
 // checkWhole wants a whole number from 1 to limit. Null is as good as absent.
-func checkWhole(name string, raw jsontext.Value, limit int) error {
+func checkWhole(name string, raw jsontext.Value, limit int64) error {
 	if raw == nil || raw.Kind() == 'n' {
 		return nil
 	}
-	if n, err := strconv.Atoi(string(raw)); err != nil || n < 1 || n > limit {
+	if n, ok := integer.Parse(raw); !ok || n < 1 || n > limit {
 		return fault.Param(name, "%s: %.40s: it must be a whole number from 1 to %d", name, raw, limit)
 	}
 	return nil

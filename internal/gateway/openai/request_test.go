@@ -30,6 +30,17 @@ func TestAChatRequestIsReadAndItsBodyStaysAsItCame(t *testing.T) {
 	}
 }
 
+func TestWholeNumbersAreTakenInWhateverFormTheyAreWritten(t *testing.T) {
+	for _, n := range []string{"1", "1.0", "1e0", "10E-1", "100.0e-2", "1.2e1"} {
+		if _, err := ReadChat([]byte(`{"model":"sim",` + messages + `,"n":` + n + `,"max_tokens":` + n + `,"max_completion_tokens":` + n + `}`)); err != nil {
+			t.Errorf("a chat with %s: %v", n, err)
+		}
+		if _, err := ReadEmbeddings([]byte(`{"model":"sim","input":"x","dimensions":` + n + `}`)); err != nil {
+			t.Errorf("embeddings with %s: %v", n, err)
+		}
+	}
+}
+
 func TestServiceTiersAreLanes(t *testing.T) {
 	for tier, want := range map[string]event.Lane{
 		"auto": event.Interactive, "default": event.Interactive, "priority": event.Interactive, "fast": event.Interactive,
@@ -67,6 +78,8 @@ func TestABadChatRequestSaysWhichFieldAndWhatWouldBeRight(t *testing.T) {
 		with(`"n":0`):                                              "invalid_request|n|n: 0: it must be a whole number from 1 to 128",
 		with(`"n":129`):                                            "invalid_request|n|n: 129: ",
 		with(`"n":1.5`):                                            "invalid_request|n|n: 1.5: ",
+		with(`"n":1.29e2`):                                         "invalid_request|n|n: 1.29e2: it must be a whole number from 1 to 128",
+		with(`"max_tokens":1e400`):                                 "invalid_request|max_tokens|max_tokens: 1e400: it must be a whole number from 1 to 2147483647",
 		with(`"n":"2"`):                                            `invalid_request|n|n: "2": `,
 		with(`"max_tokens":0`):                                     "invalid_request|max_tokens|max_tokens: 0: ",
 		with(`"max_completion_tokens":-1`):                         "invalid_request|max_completion_tokens|max_completion_tokens: -1: ",
