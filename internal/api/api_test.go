@@ -185,8 +185,29 @@ func TestWhatIsNotThereAndWhatIsNotTakenHaveTheOneShape(t *testing.T) {
 	}
 	for _, method := range []string{http.MethodDelete, "BREW"} {
 		w, a := do(t, h, httptest.NewRequest(method, "/echo", nil))
-		if w.Code != 405 || a.Error.Code != fault.MethodNotAllowed || w.Header().Get("Allow") != "GET, POST" {
+		if w.Code != 405 || a.Error.Code != fault.MethodNotAllowed || w.Header().Get("Allow") != "GET, HEAD, POST" {
 			t.Errorf("%s: %d %v, Allow %q", method, w.Code, a, w.Header().Get("Allow"))
+		}
+	}
+}
+
+func TestWhatTakesAGetTakesAHead(t *testing.T) {
+	h := router(t, Config{})
+	h.Get("/a/{id}", func(w http.ResponseWriter, r *http.Request) {
+		WriteJSON(w, r, 200, r.Method+" "+PathParam(r, "id"))
+	})
+	h.Head("/own", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
+	server := httptest.NewServer(h)
+	defer server.Close()
+	for path, want := range map[string]int{"/a/b%2Fc": 200, "/own": 204, "/echo": 405, "/none": 404} {
+		res, err := server.Client().Head(server.URL + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(res.Body)
+		_ = res.Body.Close()
+		if res.StatusCode != want || err != nil || len(body) > 0 || want == 200 && res.ContentLength != int64(len(`"HEAD b/c"`)) {
+			t.Errorf("%s: %d, %d of %d bytes, %v", path, res.StatusCode, len(body), res.ContentLength, err)
 		}
 	}
 }

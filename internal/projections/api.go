@@ -138,7 +138,7 @@ func (a *API) questionOf(r *http.Request) (q question, err error) {
 	if q.wait, err = waitOf(values); err != nil {
 		return q, err
 	}
-	if q.partition, err = partitionOf(values, a.Partitions); err != nil {
+	if q.partition, err = api.PartitionParam(values, a.Partitions); err != nil {
 		return q, err
 	}
 	if !event.ValidID(q.id) {

@@ -16,6 +16,8 @@ import (
 const (
 	// MaxChoices bounds n.
 	MaxChoices = 128
+	// maxInputs bounds the inputs of one embeddings request, as OpenAI's API does.
+	maxInputs = 2048
 	// maxLimit bounds max_tokens, which is a model's own matter below it.
 	maxLimit = 1<<31 - 1
 )
@@ -142,19 +144,8 @@ func ReadEmbeddings(body []byte) (EmbeddingsRequest, error) {
 	if err := checkModel(w.Model); err != nil {
 		return r, err
 	}
-	switch in := w.Input; in.Kind() {
-	case '"':
-		if string(in) == `""` {
-			return r, fault.Param("input", "input: it is empty: it must be a text, or an array of texts or of tokens")
-		}
-	case '[':
-		if inside := bytes.TrimLeft(in[1:], " \t\r\n"); inside[0] == ']' {
-			return r, fault.Param("input", "input: it is an empty array: it must hold at least one text or token")
-		}
-	case 'n', 0:
-		return r, fault.Param("input", "input: it is missing: it must be a text, or an array of texts or of tokens")
-	default:
-		return r, fault.Param("input", "input: a JSON %s: it must be a text, or an array of texts or of tokens", api.KindName(in.Kind()))
+	if err := checkInput(w.Input); err != nil {
+		return r, err
 	}
 	if f := w.EncodingFormat; f != "" && f != "float" && f != "base64" {
 		return r, fault.Param("encoding_format", "encoding_format: %.40q is none: it must be float or base64", f)
@@ -164,6 +155,52 @@ func ReadEmbeddings(body []byte) (EmbeddingsRequest, error) {
 	}
 	r.Model, r.Lane = w.Model, laneOf(w.ServiceTier)
 	return r, nil
+}
+
+// checkInput wants a text, an array of texts, tokens, or an array of those.
+func checkInput(in jsontext.Value) error {
+	switch in.Kind() {
+	case '"':
+		if string(in) == `""` {
+			return fault.Param("input", "input: it is empty: it must be a text, or an array of texts or of tokens")
+		}
+		return nil
+	case '[':
+		return checkInputs(in)
+	case 'n', 0:
+		return fault.Param("input", "input: it is missing: it must be a text, or an array of texts or of tokens")
+	default:
+		return fault.Param("input", "input: a JSON %s: it must be a text, or an array of texts or of tokens", api.KindName(in.Kind()))
+	}
+}
+
+// checkInputs wants what is in an array to be of one kind. It reads the array in
+// place: it may hold millions of tokens.
+func checkInputs(in jsontext.Value) error {
+	d := jsontext.NewDecoder(bytes.NewBuffer(in), jsontext.AllowDuplicateNames(true))
+	_, _ = d.ReadToken() // the bracket; all of it was decoded before, so nothing here fails
+	first := d.PeekKind()
+	switch first {
+	case ']':
+		return fault.Param("input", "input: it is an empty array: it must hold at least one text or token")
+	case '"', '0', '[':
+	default:
+		return fault.Param("input", "input.0: a JSON %s: it must be a text or a token, or an array of tokens", api.KindName(first))
+	}
+	count := 0
+	for kind := first; kind != ']'; kind = d.PeekKind() {
+		if kind != first {
+			return fault.Param("input", "input.%d: a JSON %s: it must be what the first is, a JSON %s", count, api.KindName(kind), api.KindName(first))
+		}
+		if count++; count > maxInputs && first != '0' {
+			return fault.Param("input", "input: it has more than %d inputs: send the rest in a second request", maxInputs)
+		}
+		raw, err := d.ReadValue()
+		if _, whole := integer.Parse(raw); err != nil || first == '0' && !whole {
+			return fault.Param("input", "input.%d: %.40s: a token must be a whole number", count-1, raw)
+		}
+	}
+	return nil
 }
 
 // read decodes a body, ignoring fields that are not known here.
