@@ -181,6 +181,25 @@ func TestLogIsToldThePartition(t *testing.T) {
 	}
 }
 
+func TestAStopEndsTheWaitAndNotTheRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		waits, stop := context.WithCancel(t.Context())
+		log := &fakeLog{await: func(ctx context.Context) (*job.Resource, error) {
+			<-ctx.Done()
+			return resource(job.Running), nil
+		}}
+		rows := &fakeRows{find: func(string) (*job.Resource, error) {
+			stop() // in the middle of a request that does not wait yet
+			return nil, NotFound("a")
+		}}
+		began := time.Now()
+		got := ask(t, NewAPI(APIConfig{Rows: rows, Log: log, Partitions: 12, Waits: waits}), "/v1/jobs/a?wait=1m")
+		if got.status != 200 || got.body.Status != job.Running || time.Since(began) > 0 {
+			t.Errorf("%d %s after %v", got.status, got.body.Status, time.Since(began))
+		}
+	})
+}
+
 func TestWaitEndsWithTheTimeOrTheClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := &fakeLog{await: func(ctx context.Context) (*job.Resource, error) {
