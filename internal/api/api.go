@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/go-chi/chi/v5"
+	"github.com/go-chi/chi/v5/middleware"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/penstock-io/penstock/internal/fault"
@@ -37,7 +38,8 @@ type Config struct {
 }
 
 // NewRouter makes a router on which every answer has an x-request-id, every
-// error the one shape, and every body a bound. A handler that panics is a 500.
+// error the one shape, and every body a bound. What takes a GET takes a HEAD (RFC
+// 9110, 9.3.2): the server leaves the body away. A handler that panics is a 500.
 func NewRouter(cfg Config) chi.Router {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -53,7 +55,7 @@ func NewRouter(cfg Config) chi.Router {
 	}
 	shell := &shell{Config: cfg, metrics: newMetrics(cfg.Registry, cfg.Log)}
 	r := chi.NewRouter()
-	r.Use(shell.around)
+	r.Use(shell.around, middleware.GetHead)
 	r.NotFound(func(w http.ResponseWriter, r *http.Request) {
 		WriteError(w, r, fault.New(fault.NotFound, "there is nothing at %.200q: see the paths in the API's documentation", r.URL.Path))
 	})
@@ -66,7 +68,11 @@ func methodNotAllowed(w http.ResponseWriter, r *http.Request) {
 	var allowed []string
 	if routes := chi.RouteContext(r.Context()).Routes; routes != nil {
 		for _, m := range methods() {
-			if routes.Match(chi.NewRouteContext(), m, r.URL.Path) {
+			as := m
+			if m == http.MethodHead {
+				as = http.MethodGet
+			}
+			if routes.Match(chi.NewRouteContext(), as, r.URL.Path) {
 				allowed = append(allowed, m)
 			}
 		}

@@ -104,11 +104,12 @@ func TestBadBodyIsAnsweredWithWhatWasWrongAndWhere(t *testing.T) {
 		"null":            {` null`, "application/json", 400, fault.InvalidRequest, "", "a JSON null"},
 		"array":           {`[]`, "application/json", 400, fault.InvalidRequest, "", "a JSON array: it must be an object"},
 		"kind of string":  {`{"name":1}`, "application/json", 400, fault.InvalidRequest, "name", "a JSON number: it must be a string"},
-		"kind of number":  {`{"count":{}}`, "application/json", 400, fault.InvalidRequest, "count", "a JSON object: it must be a number"},
+		"kind of number":  {`{"count":{}}`, "application/json", 400, fault.InvalidRequest, "count", "a JSON object: it must be a whole number"},
 		"kind of boolean": {`{"on":[]}`, "application/json", 400, fault.InvalidRequest, "on", "it must be true or false"},
 		"kind of array":   {`{"tags":true}`, "application/json", 400, fault.InvalidRequest, "tags", "a JSON boolean: it must be an array"},
 		"kind of object":  {`{"notes":1}`, "application/json", 400, fault.InvalidRequest, "notes", "it must be an object"},
-		"out of range":    {`{"count":1e40}`, "application/json", 400, fault.InvalidRequest, "count", "count"},
+		"out of range":    {`{"count":1e40}`, "application/json", 400, fault.InvalidRequest, "count", "count: 1e40: it must be a whole number"},
+		"a fraction":      {`{"count":1.5}`, "application/json", 400, fault.InvalidRequest, "count", "count: 1.5: it must be a whole number"},
 		"too large":       {`{"name":"` + strings.Repeat("a", 64) + `"}`, "application/json", 413, fault.TooLarge, "", "64 bytes"},
 		"no type":         {`{}`, "", 415, fault.UnsupportedMedia, "", "no Content-Type"},
 		"a form":          {`{}`, "application/x-www-form-urlencoded", 415, fault.UnsupportedMedia, "", "application/x-www-form-urlencoded"},
@@ -184,8 +185,29 @@ func TestWhatIsNotThereAndWhatIsNotTakenHaveTheOneShape(t *testing.T) {
 	}
 	for _, method := range []string{http.MethodDelete, "BREW"} {
 		w, a := do(t, h, httptest.NewRequest(method, "/echo", nil))
-		if w.Code != 405 || a.Error.Code != fault.MethodNotAllowed || w.Header().Get("Allow") != "GET, POST" {
+		if w.Code != 405 || a.Error.Code != fault.MethodNotAllowed || w.Header().Get("Allow") != "GET, HEAD, POST" {
 			t.Errorf("%s: %d %v, Allow %q", method, w.Code, a, w.Header().Get("Allow"))
+		}
+	}
+}
+
+func TestWhatTakesAGetTakesAHead(t *testing.T) {
+	h := router(t, Config{})
+	h.Get("/a/{id}", func(w http.ResponseWriter, r *http.Request) {
+		WriteJSON(w, r, 200, r.Method+" "+PathParam(r, "id"))
+	})
+	h.Head("/own", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
+	server := httptest.NewServer(h)
+	defer server.Close()
+	for path, want := range map[string]int{"/a/b%2Fc": 200, "/own": 204, "/echo": 405, "/none": 404} {
+		res, err := server.Client().Head(server.URL + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(res.Body)
+		_ = res.Body.Close()
+		if res.StatusCode != want || err != nil || len(body) > 0 || want == 200 && res.ContentLength != int64(len(`"HEAD b/c"`)) {
+			t.Errorf("%s: %d, %d of %d bytes, %v", path, res.StatusCode, len(body), res.ContentLength, err)
 		}
 	}
 }

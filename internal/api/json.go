@@ -168,6 +168,8 @@ func JSONFault(body []byte, err error) *fault.Error {
 		f = fault.Param(field, "%s: %.200s", field, sem.Err.Error())
 	case field == "":
 		f = fault.New(fault.InvalidRequest, "the body is a JSON %s: it must be %s", KindName(sem.JSONKind), wanted(sem.GoType))
+	case sem.JSONKind == '0' && wanted(sem.GoType) == wholeNumber:
+		f = fault.Param(field, "%s: %.40s: it must be %s", field, sem.JSONValue, wholeNumber)
 	default:
 		f = fault.Param(field, "%s is a JSON %s: it must be %s", field, KindName(sem.JSONKind), wanted(sem.GoType))
 	}
@@ -206,6 +208,8 @@ func Field(p jsontext.Pointer) string {
 	return b.String()
 }
 
+const wholeNumber = "a whole number"
+
 // wanted names the JSON that a Go type is read from.
 func wanted(t reflect.Type) string {
 	for t != nil && t.Kind() == reflect.Pointer {
@@ -223,6 +227,8 @@ func wanted(t reflect.Type) string {
 		return "an object"
 	case reflect.Slice, reflect.Array:
 		return "an array"
+	case reflect.Int, reflect.Int32, reflect.Int64:
+		return wholeNumber
 	default:
 		return "a number"
 	}

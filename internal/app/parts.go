@@ -204,7 +204,8 @@ func (a *App) buildServing(p *parts, names topics.Names) error {
 		Origins: a.cfg.Origins, MaxConnections: a.cfg.MaxConnections,
 	})
 	p.questions = projections.NewAPI(projections.APIConfig{
-		Rows: rows, Log: p.gateway.Lookup(), Partitions: a.cfg.Topics.Partitions,
+		Waits: p.waits,
+		Rows:  rows, Log: p.gateway.Lookup(), Partitions: a.cfg.Topics.Partitions,
 	})
 	return nil
 }

@@ -34,10 +34,7 @@ func (a *App) router(p *parts) http.Handler {
 	}
 	p.ingest.Routes(r)
 	p.load.Routes(r)
-	r.Group(func(r chi.Router) {
-		r.Use(p.endWaits)
-		p.questions.Routes(r)
-	})
+	p.questions.Routes(r)
 	if a.cfg.has(Gateway) {
 		p.gateway.Routes(r)
 		web.Routes(r)
@@ -75,17 +72,6 @@ func (a *App) serveMetrics(ctx context.Context) error {
 		Listening: func(addr net.Addr) {
 			a.log.InfoContext(ctx, "metrics are served", slog.String("listen", addr.String()))
 		},
-	})
-}
-
-// endWaits ends the waits for a job's end when the process stops: they are
-// answered with the job as it stands.
-func (p *parts) endWaits(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithCancel(r.Context())
-		defer cancel()
-		defer context.AfterFunc(p.waits, cancel)() //nolint:contextcheck // p.waits is no request's: it ends when the process stops
-		next.ServeHTTP(w, r.WithContext(ctx))
 	})
 }
 

@@ -132,22 +132,6 @@ func TestScanHeadSaysWhyAValueIsNoEvent(t *testing.T) {
 	}
 }
 
-func TestParseWholeTakesWholeNumbersHoweverTheyAreWritten(t *testing.T) {
-	for s, want := range map[string]int64{
-		"0": 0, "-0": 0, "7": 7, "-7": -7, "9223372036854775807": 9223372036854775807, "1.0": 1, "1e0": 1, "1E3": 1000,
-		"10e-1": 1, "-1.50e1": -15, "0.001e3": 1, "0e99": 0, "0.000": 0, "1e17": 1e17, "12345678901234567.80e1": 123456789012345678,
-	} {
-		if got, ok := parseWhole(s); !ok || got != want {
-			t.Errorf("%s: got %d, %v; want %d", s, got, ok, want)
-		}
-	}
-	for _, s := range []string{"1.5", "1e-1", "1e18", "9223372036854775808", "1e999999999999999999999", "1e2000000", "0.1", "-1e-9"} {
-		if got, ok := parseWhole(s); ok {
-			t.Errorf("%s was taken for %d", s, got)
-		}
-	}
-}
-
 // anyHead draws a head with the fields that its type has.
 func anyHead(t *rapid.T, str *rapid.Generator[string]) Head {
 	h := Head{

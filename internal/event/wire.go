@@ -4,12 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/penstock-io/penstock/internal/integer"
 )
 
 // wire is an event as any JSON writer may put it.
@@ -50,8 +51,7 @@ func bytesOf(s *string) []byte {
 	return []byte(*s)
 }
 
-// whole is a whole number, which JSON may also write as 1.0 or 1e0, and which
-// JSON Schema takes for the same.
+// whole is a whole number in whatever form.
 type whole int64
 
 // UnmarshalJSONFrom implements json.UnmarshalerFrom. Null is 0.
@@ -65,7 +65,7 @@ func (w *whole) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 		*w = 0
 		return nil
 	case '0':
-		n, ok := parseWhole(string(value))
+		n, ok := integer.Parse(value)
 		if !ok {
 			return invalid("", "%.40s: it must be a whole number", value)
 		}
@@ -74,38 +74,6 @@ func (w *whole) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 	default:
 		return invalid("", "a JSON %s: it must be a whole number", kindName(value.Kind()))
 	}
-}
-
-// parseWhole reads a JSON number of at most 18 digits that is whole.
-func parseWhole(s string) (int64, bool) {
-	if n, err := strconv.ParseInt(s, 10, 64); err == nil {
-		return n, true
-	}
-	mantissa, exponent, _ := strings.Cut(strings.ToLower(s), "e")
-	zeros := 0
-	if exponent != "" {
-		var err error
-		if zeros, err = strconv.Atoi(exponent); err != nil || zeros < -1_000_000 || zeros > 1_000_000 {
-			return 0, false
-		}
-	}
-	digits, fraction, _ := strings.Cut(mantissa, ".")
-	sign := ""
-	if strings.HasPrefix(digits, "-") {
-		sign, digits = "-", digits[1:]
-	}
-	digits = strings.TrimLeft(digits+fraction, "0")
-	zeros -= len(fraction)
-	significant := strings.TrimRight(digits, "0")
-	zeros += len(digits) - len(significant)
-	if significant == "" {
-		return 0, true
-	}
-	if zeros < 0 || len(significant)+zeros > 18 {
-		return 0, false
-	}
-	n, err := strconv.ParseInt(sign+significant+strings.Repeat("0", zeros), 10, 64)
-	return n, err == nil
 }
 
 // moment is a time as producers may write it; zero if absent or null.

@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"testing"
 
+	"github.com/penstock-io/penstock/internal/api"
 	"github.com/penstock-io/penstock/internal/fault"
 )
 
@@ -23,7 +24,7 @@ func FuzzEventsQuery(f *testing.F) {
 		if at, again := position(r); again != (last != "") || again && at != last {
 			t.Fatalf("%q, %q: %q, %t", query, last, at, again)
 		}
-		_, notNumber := number(r, "partition")
+		_, notNumber := api.PartitionParam(r.URL.Query(), 4)
 		_, notFlag := flag(r, "snapshot")
 		for _, err := range []error{notNumber, notFlag} {
 			if fe, ok := errors.AsType[*fault.Error](err); err != nil && (!ok || fe.Code != fault.InvalidRequest || fe.Param == "") {

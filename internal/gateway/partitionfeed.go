@@ -3,8 +3,8 @@ package gateway
 import (
 	"context"
 	"errors"
-	"strconv"
 
+	"github.com/penstock-io/penstock/internal/api"
 	"github.com/penstock-io/penstock/internal/fault"
 	"github.com/penstock-io/penstock/internal/fence"
 	"github.com/penstock-io/penstock/internal/kafka"
@@ -54,8 +54,8 @@ func (g *Gateway) offsetParam(ctx context.Context, p *partition, text string) (i
 		end, _ := p.end()
 		return end, nil
 	}
-	offset, err := strconv.ParseInt(text, 10, 64)
-	if err != nil || offset < 0 {
+	offset, ok := api.Digits(text)
+	if !ok {
 		return 0, fault.Param("offset", "%.40q is no offset: it must be a number from 0, earliest or latest", text)
 	}
 	if v := p.at(offset); v.segment != nil {

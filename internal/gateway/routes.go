@@ -3,7 +3,6 @@ package gateway
 import (
 	"errors"
 	"net/http"
-	"strconv"
 
 	"github.com/penstock-io/penstock/internal/api"
 	"github.com/penstock-io/penstock/internal/fault"
@@ -23,7 +22,7 @@ func position(r *http.Request) (at string, again bool) {
 func (g *Gateway) serveJob(w http.ResponseWriter, r *http.Request) {
 	ctx, c := r.Context(), g.newSSE(w)
 	at, again := position(r)
-	named, err := number(r, "partition")
+	named, err := api.PartitionParam(r.URL.Query(), g.cfg.Partitions)
 	if err != nil {
 		api.WriteError(w, r, err)
 		return
@@ -56,6 +55,10 @@ func (g *Gateway) serveJob(w http.ResponseWriter, r *http.Request) {
 		api.WriteError(w, r, err)
 		return
 	}
+	if r.Method == http.MethodHead {
+		c.head()
+		return
+	}
 	status := c.serve(ctx, f)
 	if status == "" {
 		status = statusOf(&f.progress)
@@ -69,13 +72,13 @@ func (g *Gateway) serveJob(w http.ResponseWriter, r *http.Request) {
 // it meets first, unless a cursor tells it more.
 func (g *Gateway) servePartition(w http.ResponseWriter, r *http.Request) {
 	ctx, c := r.Context(), g.newSSE(w)
-	id, err := strconv.ParseInt(api.PathParam(r, "partition"), 10, 32)
-	if err != nil || id < 0 || id >= int64(g.cfg.Partitions) {
+	id, ok := api.Digits(api.PathParam(r, "partition"))
+	if !ok || id >= int64(g.cfg.Partitions) {
 		api.WriteError(w, r, fault.New(fault.NotFound, "there is no partition %.20q: they run from 0 to %d",
 			api.PathParam(r, "partition"), g.cfg.Partitions-1))
 		return
 	}
-	p, err := g.hub.acquire(ctx, int32(id))
+	p, err := g.hub.acquire(ctx, int32(id)) //nolint:gosec // below Partitions
 	if err != nil {
 		api.WriteError(w, r, unavailable(ctx, err))
 		return
@@ -83,8 +86,16 @@ func (g *Gateway) servePartition(w http.ResponseWriter, r *http.Request) {
 	defer g.hub.release(p)
 	f := &partitionFeed{g: g, part: p, out: &c.out}
 	at, _ := position(r)
-	if err := f.open(ctx, at, r.URL.Query().Get("offset")); err != nil {
+	from, err := offsetOf(r)
+	if err == nil {
+		err = f.open(ctx, at, from)
+	}
+	if err != nil {
 		api.WriteError(w, r, err)
+		return
+	}
+	if r.Method == http.MethodHead {
+		c.head()
 		return
 	}
 	status := c.serve(ctx, f)
@@ -94,28 +105,29 @@ func (g *Gateway) servePartition(w http.ResponseWriter, r *http.Request) {
 	g.metrics.completions.WithLabelValues(status).Inc()
 }
 
-// number reads a whole number of the query; nil where it is not given.
-func number(r *http.Request, name string) (*int32, error) {
-	text := r.URL.Query().Get(name)
-	if text == "" {
-		return nil, nil
+// offsetOf reads ?offset=, which may stand once; "" where it is absent.
+func offsetOf(r *http.Request) (string, error) {
+	switch values := r.URL.Query()["offset"]; {
+	case len(values) == 0:
+		return "", nil
+	case len(values) > 1:
+		return "", fault.Param("offset", "offset stands %d times: it may stand once", len(values))
+	case values[0] == "":
+		return "", fault.Param("offset", "offset is empty: it must be a number from 0, earliest or latest")
+	default:
+		return values[0], nil
 	}
-	n, err := strconv.ParseInt(text, 10, 32)
-	if err != nil {
-		return nil, fault.Param(name, "%.40q is no number: it must be a partition's", text)
-	}
-	v := int32(n)
-	return &v, nil
 }
 
-// flag reads a switch of the query.
+// flag reads a switch of the query, which may stand once; false where it is absent.
 func flag(r *http.Request, name string) (bool, error) {
-	switch text := r.URL.Query().Get(name); text {
-	case "", "0", "false":
+	values := r.URL.Query()[name]
+	switch {
+	case len(values) == 0 || len(values) == 1 && values[0] == "0":
 		return false, nil
-	case "1", "true":
+	case len(values) == 1 && values[0] == "1":
 		return true, nil
 	default:
-		return false, fault.Param(name, "%.40q is neither 0 nor 1", text)
+		return false, fault.Param(name, "%s: %.40q: it must be 0 or 1, and stand once", name, values)
 	}
 }

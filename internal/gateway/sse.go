@@ -45,15 +45,20 @@ func (g *Gateway) newSSE(w http.ResponseWriter) *sse {
 
 // begin sends the headers, and whatever is in the frames already.
 func (c *sse) begin() error {
+	c.head()
+	if c.preface != "" {
+		c.out.buf = append([]byte(c.preface), c.out.buf...)
+	}
+	return c.flush()
+}
+
+// head sends the headers, which is all that a HEAD asks for.
+func (c *sse) head() {
 	h := c.w.Header()
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Accel-Buffering", "no") // nginx would hold events back
 	c.w.WriteHeader(http.StatusOK)
-	if c.preface != "" {
-		c.out.buf = append([]byte(c.preface), c.out.buf...)
-	}
-	return c.flush()
 }
 
 // flush writes the frames. A client that does not take them in time is let go.

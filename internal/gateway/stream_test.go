@@ -288,7 +288,9 @@ func TestAJobOfAnOutsideIDIsFound(t *testing.T) {
 	}
 	g.open(events(hashed) + "?partition=99").status(http.StatusBadRequest)
 	g.open(events(hashed) + "?partition=x").status(http.StatusBadRequest)
-	g.open(events(hashed) + "?snapshot=maybe").status(http.StatusBadRequest)
+	for _, query := range []string{"snapshot=maybe", "snapshot=true", "snapshot=", "snapshot=1&snapshot=1", "partition=", "partition=%2B1", "partition=01"} {
+		g.open(events(hashed) + "?" + query).status(http.StatusBadRequest)
+	}
 }
 
 func TestWithoutRowsTheLogAnswers(t *testing.T) {

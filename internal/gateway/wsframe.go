@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"math"
 	"strconv"
 	"strings"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/penstock-io/penstock/internal/api"
 	"github.com/penstock-io/penstock/internal/event"
 	"github.com/penstock-io/penstock/internal/fault"
+	"github.com/penstock-io/penstock/internal/integer"
 	"github.com/penstock-io/penstock/internal/job"
 )
 
@@ -59,15 +61,15 @@ type (
 		Conversation string         `json:"conversation"`
 		Batch        string         `json:"batch"`
 		Topic        string         `json:"topic"`
-		Partition    *int32         `json:"partition"`
+		Partition    *integer.Int   `json:"partition"`
 		Offset       jsontext.Value `json:"offset"`
 		Cursor       string         `json:"cursor"`
 		Snapshot     bool           `json:"snapshot"`
-		Credit       *int64         `json:"credit"`
+		Credit       *integer.Int   `json:"credit"`
 	}
 	creditWire struct {
 		anyWire
-		N *int64 `json:"n"`
+		N *integer.Int `json:"n"`
 	}
 	submitWire struct {
 		anyWire
@@ -76,8 +78,8 @@ type (
 	}
 	cancelWire struct {
 		anyWire
-		Job       string `json:"job"`
-		Partition *int32 `json:"partition"`
+		Job       string       `json:"job"`
+		Partition *integer.Int `json:"partition"`
 	}
 )
 
@@ -131,7 +133,7 @@ func (f *clientFrame) fill(raw []byte) error {
 		if w.N == nil || *w.N < 1 || *w.N > maxCredit {
 			return fault.Param("n", "n must be a number of events, 1 to %d", int64(maxCredit))
 		}
-		f.credit = *w.N
+		f.credit = int64(*w.N)
 		return need("sub", f.sub)
 	case opSubmit:
 		var w submitWire
@@ -153,7 +155,10 @@ func (f *clientFrame) fill(raw []byte) error {
 		if err := decodeOp(raw, &w); err != nil {
 			return err
 		}
-		f.job, f.partition = job.Canonical(w.Job), w.Partition
+		f.job = job.Canonical(w.Job)
+		if err := f.place(w.Partition); err != nil {
+			return err
+		}
 		return need("job", f.job)
 	case opPing:
 		return decodeOp(raw, &anyWire{})
@@ -179,7 +184,10 @@ func (f *clientFrame) subscribe(raw []byte) error {
 		return err
 	}
 	f.job, f.conversation, f.batch, f.topic = job.Canonical(w.Job), w.Conversation, w.Batch, w.Topic
-	f.partition, f.cursor, f.snapshot = w.Partition, w.Cursor, w.Snapshot
+	f.cursor, f.snapshot = w.Cursor, w.Snapshot
+	if err := f.place(w.Partition); err != nil {
+		return err
+	}
 	if err := need("sub", f.sub); err != nil {
 		return err
 	}
@@ -199,12 +207,25 @@ func (f *clientFrame) subscribe(raw []byte) error {
 		if *w.Credit < 1 || *w.Credit > maxCredit {
 			return fault.Param("credit", "credit must be a number of events, 1 to %d; leave it out for all", int64(maxCredit))
 		}
-		f.credit = *w.Credit
+		f.credit = int64(*w.Credit)
 	}
 	if f.snapshot && (f.cursor != "" || f.topic != "") {
 		return fault.Param("snapshot", "snapshot goes with a job or a conversation, and without a cursor")
 	}
 	return f.offset(w.Offset)
+}
+
+// place takes a partition's number, which may be any of those that Kafka has.
+func (f *clientFrame) place(p *integer.Int) error {
+	if p == nil {
+		return nil
+	}
+	if *p < 0 || *p > math.MaxInt32 {
+		return fault.Param("partition", "there is no partition %d: they are numbered from 0", *p)
+	}
+	n := int32(*p)
+	f.partition = &n
+	return nil
 }
 
 // offset reads where in a topic to begin: a number, or a word.
@@ -222,8 +243,8 @@ func (f *clientFrame) offset(raw jsontext.Value) error {
 	switch raw.Kind() {
 	case 'n', jsontext.KindInvalid:
 	case '0':
-		n, err := strconv.ParseInt(string(raw), 10, 64)
-		if err != nil || n < 0 {
+		n, ok := integer.Parse(raw)
+		if !ok || n < 0 {
 			return fault.Param("offset", "offset: %.40s is no offset: it must be a whole number from 0", raw)
 		}
 		f.from = strconv.FormatInt(n, 10)

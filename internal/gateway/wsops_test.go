@@ -85,12 +85,22 @@ func (c *canceller) Cancel(_ context.Context, tenant, id string, _ *int32) error
 	return c.err
 }
 
+func TestAFramesWholeNumbersAreTakenInWhateverFormTheyAreWritten(t *testing.T) {
+	f, err := decodeFrame([]byte(`{"op":"subscribe","sub":"a","topic":"tokens","partition":1.0,"offset":1.2e1,"credit":300e-2}`))
+	if err != nil || *f.partition != 1 || f.from != "12" || f.credit != 3 {
+		t.Errorf("%+v, %v", f, err)
+	}
+	if f, err = decodeFrame([]byte(`{"op":"credit","sub":"a","n":1e2}`)); err != nil || f.credit != 100 {
+		t.Errorf("%+v, %v", f, err)
+	}
+}
+
 func TestCancelIsHandedOn(t *testing.T) {
 	g := onOne(t, Config{})
 	by := &canceller{got: make(chan string, 2)}
 	g.restart(func(c *Config) { c.Intake = by })
 	c := g.dial()
-	c.say(`{"op":"cancel","ref":"1","job":"some-job","partition":2}`)
+	c.say(`{"op":"cancel","ref":"1","job":"some-job","partition":2.0}`)
 	if f := c.want("accepted"); f.ID != "some-job" || f.Ref != "1" || f.Job != nil {
 		t.Errorf("got %s", f.raw)
 	}

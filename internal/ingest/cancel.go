@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"strconv"
 
 	"github.com/penstock-io/penstock/internal/api"
 	"github.com/penstock-io/penstock/internal/event"
@@ -118,14 +117,5 @@ func (s *Service) partitionOf(r *http.Request) (*int32, error) {
 			return nil, fault.Param(name, "the parameter %.80q is not known here: it may be partition", name)
 		}
 	}
-	if !q.Has("partition") {
-		return nil, nil
-	}
-	v := q.Get("partition")
-	n, err := strconv.ParseInt(v, 10, 32)
-	if err != nil || n < 0 || n >= int64(s.cfg.Partitions) || len(q["partition"]) > 1 {
-		return nil, fault.Param("partition", "partition: %.40q is none: it must be 0 to %d, and stand once", v, s.cfg.Partitions-1)
-	}
-	p := int32(n)
-	return &p, nil
+	return api.PartitionParam(q, s.cfg.Partitions) //nolint:wrapcheck // a fault
 }

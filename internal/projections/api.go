@@ -44,6 +44,7 @@ type APIConfig struct {
 	Log        Log
 	Partitions int32            // of the topics
 	MaxWaiters int              // requests that may wait at a time; 0 is 10,000
+	Waits      context.Context  //nolint:containedctx // no request's: at its end who waits is told how the job stands; nil has none
 	Now        func() time.Time // nil is time.Now
 }
 
@@ -61,6 +62,9 @@ func NewAPI(cfg APIConfig) *API {
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.Waits == nil {
+		cfg.Waits = context.Background()
 	}
 	return &API{APIConfig: cfg, waiting: make(chan struct{}, cfg.MaxWaiters)}
 }
@@ -138,7 +142,7 @@ func (a *API) questionOf(r *http.Request) (q question, err error) {
 	if q.wait, err = waitOf(values); err != nil {
 		return q, err
 	}
-	if q.partition, err = partitionOf(values, a.Partitions); err != nil {
+	if q.partition, err = api.PartitionParam(values, a.Partitions); err != nil {
 		return q, err
 	}
 	if !event.ValidID(q.id) {
@@ -193,6 +197,7 @@ func (a *API) ask(ctx context.Context, q question) (*job.Resource, error) {
 	}
 	waiting, cancel := context.WithTimeout(ctx, q.wait)
 	defer cancel()
+	defer context.AfterFunc(a.Waits, cancel)() //nolint:contextcheck // see Waits
 	return a.Log.Await(waiting, q.tenant, q.id, q.partition)
 }
 

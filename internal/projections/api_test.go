@@ -127,8 +127,8 @@ func TestJobIsAnsweredFromTheTableElseFromTheLog(t *testing.T) {
 		{"wait: the log has let go of it", is(job.Queued), notFound, "?wait=1s", 200, "queued"},
 		{"wait: Kafka is away", is(job.Queued), away, "?wait=1s", 200, "queued"},
 		{"wait: no row", notFound, is(job.Cancelled), "?wait=60s", 200, "cancelled"},
-		{"wait: nowhere", notFound, notFound, "?wait=30", 404, "not_found"},
-		{"wait: another tenant's", notFound, other, "?wait=30", 404, "not_found"},
+		{"wait: nowhere", notFound, notFound, "?wait=30s", 404, "not_found"},
+		{"wait: another tenant's", notFound, other, "?wait=30s", 404, "not_found"},
 		{"no wait at all", is(job.Running), broken, "?wait=0s", 200, "running"},
 	} {
 		log := &fakeLog{job: tc.log, await: func(context.Context) (*job.Resource, error) { return tc.log() }}
@@ -181,6 +181,25 @@ func TestLogIsToldThePartition(t *testing.T) {
 	}
 }
 
+func TestAStopEndsTheWaitAndNotTheRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		waits, stop := context.WithCancel(t.Context())
+		log := &fakeLog{await: func(ctx context.Context) (*job.Resource, error) {
+			<-ctx.Done()
+			return resource(job.Running), nil
+		}}
+		rows := &fakeRows{find: func(string) (*job.Resource, error) {
+			stop() // in the middle of a request that does not wait yet
+			return nil, NotFound("a")
+		}}
+		began := time.Now()
+		got := ask(t, NewAPI(APIConfig{Rows: rows, Log: log, Partitions: 12, Waits: waits}), "/v1/jobs/a?wait=1m")
+		if got.status != 200 || got.body.Status != job.Running || time.Since(began) > 0 {
+			t.Errorf("%d %s after %v", got.status, got.body.Status, time.Since(began))
+		}
+	})
+}
+
 func TestWaitEndsWithTheTimeOrTheClient(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := &fakeLog{await: func(ctx context.Context) (*job.Resource, error) {
@@ -202,7 +221,7 @@ func TestWaitEndsWithTheTimeOrTheClient(t *testing.T) {
 			_, _ = a.answer(ctx, question{tenant: event.DefaultTenant, id: "a", wait: time.Minute})
 		}()
 		synctest.Wait()
-		if got := ask(t, a, "/v1/jobs/a?wait=1"); got.status != 429 || got.body.Error.Code != string(fault.Overloaded) {
+		if got := ask(t, a, "/v1/jobs/a?wait=1s"); got.status != 429 || got.body.Error.Code != string(fault.Overloaded) {
 			t.Errorf("beyond the bound: %d %s", got.status, got.body.Error.Code)
 		}
 		leave()
@@ -246,6 +265,13 @@ func TestQueriesThatAreWrongAreToldWhatWouldBeRight(t *testing.T) {
 		{"/v1/jobs/a?wait=-1s", "wait", "up to 1m0s"},
 		{"/v1/jobs/a?wait=long", "wait", "such as"},
 		{"/v1/jobs/a?wait=99999999999999999999", "wait", "such as"},
+		{"/v1/jobs/a?wait=30", "wait", "with its unit, such as 30s"},
+		{"/v1/jobs/a?wait=0", "wait", "with its unit, such as 30s"},
+		{"/v1/jobs/a?wait=", "wait", "with its unit, such as 30s"},
+		{"/v1/jobs/a?partition=01", "partition", "in digits"},
+		{"/v1/jobs/a?partition=%2B1", "partition", "in digits"},
+		{"/v1/jobs?limit=%2B5", "limit", "limit"},
+		{"/v1/jobs?limit=05", "limit", "limit"},
 		{"/v1/jobs/a?wait=1s&wait=1s", "wait", "once"},
 		{"/v1/jobs/a?partition=12", "partition", "0 to 11"},
 		{"/v1/jobs/a?partition=-1", "partition", "0 to 11"},

@@ -5,10 +5,10 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
+	"github.com/penstock-io/penstock/internal/api"
 	"github.com/penstock-io/penstock/internal/event"
 	"github.com/penstock-io/penstock/internal/fault"
 	"github.com/penstock-io/penstock/internal/job"
@@ -113,9 +113,11 @@ func pageOf(q url.Values, f *Filter) error {
 		return err
 	}
 	if ok {
-		if f.Limit, err = strconv.Atoi(v); err != nil || f.Limit < 1 || f.Limit > MaxLimit {
+		n, whole := api.Digits(v)
+		if !whole || n < 1 || n > MaxLimit {
 			return limitFault(v)
 		}
+		f.Limit = int(n)
 	}
 	if v, ok, err = single(q, "after"); err != nil {
 		return err
@@ -136,34 +138,15 @@ func pageOf(q url.Values, f *Filter) error {
 	return nil
 }
 
-// waitOf reads ?wait=, a Go duration or a number of seconds; 0 where absent.
+// waitOf reads ?wait=, a time with its unit; 0 where absent.
 func waitOf(q url.Values) (time.Duration, error) {
 	v, ok, err := single(q, "wait")
 	if err != nil || !ok {
 		return 0, err
 	}
 	wait, err := time.ParseDuration(v)
-	if err != nil {
-		if seconds, serr := strconv.ParseUint(v, 10, 31); serr == nil {
-			wait, err = time.Duration(seconds)*time.Second, nil
-		}
-	}
-	if err != nil || wait < 0 || wait > MaxWait {
-		return 0, fault.Param("wait", `wait: %.40q is out of range: it must be a time up to %s, such as "30s" or 30`, v, MaxWait)
+	if err != nil || wait < 0 || wait > MaxWait || strings.Trim(v, "0123456789+") == "" {
+		return 0, fault.Param("wait", "wait: %.40q is none: it must be a time up to %s with its unit, such as 30s", v, MaxWait)
 	}
 	return wait, nil
-}
-
-// partitionOf reads ?partition=; nil where absent.
-func partitionOf(q url.Values, partitions int32) (*int32, error) {
-	v, ok, err := single(q, "partition")
-	if err != nil || !ok {
-		return nil, err
-	}
-	n, err := strconv.ParseInt(v, 10, 32)
-	if err != nil || n < 0 || n >= int64(partitions) {
-		return nil, fault.Param("partition", "partition: %.40q is none: it must be 0 to %d", v, partitions-1)
-	}
-	p := int32(n)
-	return &p, nil
 }

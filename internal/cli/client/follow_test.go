@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -137,17 +139,18 @@ func TestFollowTellsOfWhatIsNoEvent(t *testing.T) {
 
 func TestFollowTakesASilentStreamForCut(t *testing.T) {
 	t.Parallel()
-	connections := 0
+	var connections atomic.Int32
 	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
-		connections++
+		connections.Add(1)
 		sendEvent(w, from(r), 3)
 		_ = http.NewResponseController(w).Flush()
 		if from(r) < 2 {
 			<-r.Context().Done()
 		}
-	}, func(c *Config) { c.Silence = 50 * time.Millisecond })
-	if seqs, err := collect(t, c, ""); err != nil || len(seqs) != 3 || connections != 3 {
-		t.Errorf("%v, %v in %d connections", seqs, err, connections)
+	}, func(c *Config) { c.Silence = 200 * time.Millisecond })
+	// On a busy machine one may be cut before its event has come: it comes again.
+	if seqs, err := collect(t, c, ""); err != nil || !slices.Equal(seqs, []int64{0, 1, 2}) || connections.Load() < 3 {
+		t.Errorf("%v, %v in %d connections", seqs, err, connections.Load())
 	}
 }
 

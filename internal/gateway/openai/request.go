@@ -10,11 +10,14 @@ import (
 	"github.com/penstock-io/penstock/internal/api"
 	"github.com/penstock-io/penstock/internal/event"
 	"github.com/penstock-io/penstock/internal/fault"
+	"github.com/penstock-io/penstock/internal/integer"
 )
 
 const (
 	// MaxChoices bounds n.
 	MaxChoices = 128
+	// maxInputs bounds the inputs of one embeddings request, as OpenAI's API does.
+	maxInputs = 2048
 	// maxLimit bounds max_tokens, which is a model's own matter below it.
 	maxLimit = 1<<31 - 1
 )
@@ -76,7 +79,7 @@ func ReadChat(body []byte) (ChatRequest, error) {
 	for _, f := range [...]struct {
 		name  string
 		raw   jsontext.Value
-		limit int
+		limit int64
 	}{{"n", w.N, MaxChoices}, {"max_tokens", w.MaxTokens, maxLimit}, {"max_completion_tokens", w.MaxCompletionTokens, maxLimit}} {
 		if err := checkWhole(f.name, f.raw, f.limit); err != nil {
 			return r, err
@@ -141,19 +144,8 @@ func ReadEmbeddings(body []byte) (EmbeddingsRequest, error) {
 	if err := checkModel(w.Model); err != nil {
 		return r, err
 	}
-	switch in := w.Input; in.Kind() {
-	case '"':
-		if string(in) == `""` {
-			return r, fault.Param("input", "input: it is empty: it must be a text, or an array of texts or of tokens")
-		}
-	case '[':
-		if inside := bytes.TrimLeft(in[1:], " \t\r\n"); inside[0] == ']' {
-			return r, fault.Param("input", "input: it is an empty array: it must hold at least one text or token")
-		}
-	case 'n', 0:
-		return r, fault.Param("input", "input: it is missing: it must be a text, or an array of texts or of tokens")
-	default:
-		return r, fault.Param("input", "input: a JSON %s: it must be a text, or an array of texts or of tokens", api.KindName(in.Kind()))
+	if err := checkInput(w.Input); err != nil {
+		return r, err
 	}
 	if f := w.EncodingFormat; f != "" && f != "float" && f != "base64" {
 		return r, fault.Param("encoding_format", "encoding_format: %.40q is none: it must be float or base64", f)
@@ -163,6 +155,52 @@ func ReadEmbeddings(body []byte) (EmbeddingsRequest, error) {
 	}
 	r.Model, r.Lane = w.Model, laneOf(w.ServiceTier)
 	return r, nil
+}
+
+// checkInput wants a text, an array of texts, tokens, or an array of those.
+func checkInput(in jsontext.Value) error {
+	switch in.Kind() {
+	case '"':
+		if string(in) == `""` {
+			return fault.Param("input", "input: it is empty: it must be a text, or an array of texts or of tokens")
+		}
+		return nil
+	case '[':
+		return checkInputs(in)
+	case 'n', 0:
+		return fault.Param("input", "input: it is missing: it must be a text, or an array of texts or of tokens")
+	default:
+		return fault.Param("input", "input: a JSON %s: it must be a text, or an array of texts or of tokens", api.KindName(in.Kind()))
+	}
+}
+
+// checkInputs wants what is in an array to be of one kind. It reads the array in
+// place: it may hold millions of tokens.
+func checkInputs(in jsontext.Value) error {
+	d := jsontext.NewDecoder(bytes.NewBuffer(in), jsontext.AllowDuplicateNames(true))
+	_, _ = d.ReadToken() // the bracket; all of it was decoded before, so nothing here fails
+	first := d.PeekKind()
+	switch first {
+	case ']':
+		return fault.Param("input", "input: it is an empty array: it must hold at least one text or token")
+	case '"', '0', '[':
+	default:
+		return fault.Param("input", "input.0: a JSON %s: it must be a text or a token, or an array of tokens", api.KindName(first))
+	}
+	count := 0
+	for kind := first; kind != ']'; kind = d.PeekKind() {
+		if kind != first {
+			return fault.Param("input", "input.%d: a JSON %s: it must be what the first is, a JSON %s", count, api.KindName(kind), api.KindName(first))
+		}
+		if count++; count > maxInputs && first != '0' {
+			return fault.Param("input", "input: it has more than %d inputs: send the rest in a second request", maxInputs)
+		}
+		raw, err := d.ReadValue()
+		if _, whole := integer.Parse(raw); err != nil || first == '0' && !whole {
+			return fault.Param("input", "input.%d: %.40s: a token must be a whole number", count-1, raw)
+		}
+	}
+	return nil
 }
 
 // read decodes a body, ignoring fields that are not known here.
@@ -184,11 +222,11 @@ func checkModel(model string) error {
 }
 
 // checkWhole wants a whole number from 1 to limit. Null is as good as absent.
-func checkWhole(name string, raw jsontext.Value, limit int) error {
+func checkWhole(name string, raw jsontext.Value, limit int64) error {
 	if raw == nil || raw.Kind() == 'n' {
 		return nil
 	}
-	if n, err := strconv.Atoi(string(raw)); err != nil || n < 1 || n > limit {
+	if n, ok := integer.Parse(raw); !ok || n < 1 || n > limit {
 		return fault.Param(name, "%s: %.40s: it must be a whole number from 1 to %d", name, raw, limit)
 	}
 	return nil

@@ -30,6 +30,17 @@ func TestAChatRequestIsReadAndItsBodyStaysAsItCame(t *testing.T) {
 	}
 }
 
+func TestWholeNumbersAreTakenInWhateverFormTheyAreWritten(t *testing.T) {
+	for _, n := range []string{"1", "1.0", "1e0", "10E-1", "100.0e-2", "1.2e1"} {
+		if _, err := ReadChat([]byte(`{"model":"sim",` + messages + `,"n":` + n + `,"max_tokens":` + n + `,"max_completion_tokens":` + n + `}`)); err != nil {
+			t.Errorf("a chat with %s: %v", n, err)
+		}
+		if _, err := ReadEmbeddings([]byte(`{"model":"sim","input":"x","dimensions":` + n + `}`)); err != nil {
+			t.Errorf("embeddings with %s: %v", n, err)
+		}
+	}
+}
+
 func TestServiceTiersAreLanes(t *testing.T) {
 	for tier, want := range map[string]event.Lane{
 		"auto": event.Interactive, "default": event.Interactive, "priority": event.Interactive, "fast": event.Interactive,
@@ -67,6 +78,8 @@ func TestABadChatRequestSaysWhichFieldAndWhatWouldBeRight(t *testing.T) {
 		with(`"n":0`):                                              "invalid_request|n|n: 0: it must be a whole number from 1 to 128",
 		with(`"n":129`):                                            "invalid_request|n|n: 129: ",
 		with(`"n":1.5`):                                            "invalid_request|n|n: 1.5: ",
+		with(`"n":1.29e2`):                                         "invalid_request|n|n: 1.29e2: it must be a whole number from 1 to 128",
+		with(`"max_tokens":1e400`):                                 "invalid_request|max_tokens|max_tokens: 1e400: it must be a whole number from 1 to 2147483647",
 		with(`"n":"2"`):                                            `invalid_request|n|n: "2": `,
 		with(`"max_tokens":0`):                                     "invalid_request|max_tokens|max_tokens: 0: ",
 		with(`"max_completion_tokens":-1`):                         "invalid_request|max_completion_tokens|max_completion_tokens: -1: ",
@@ -97,6 +110,14 @@ func TestABadEmbeddingsRequestSaysWhichFieldAndWhatWouldBeRight(t *testing.T) {
 		`{"model":"m","input":""}`:                                                       "invalid_request|input|input: it is empty",
 		"{\"model\":\"m\",\"input\":[ \n]}":                                              "invalid_request|input|input: it is an empty array",
 		`{"model":"m","input":7}`:                                                        "invalid_request|input|input: a JSON number: it must be a text",
+		`{"model":"m","input":[1,2.0,3e1]}`:                                              "",
+		`{"model":"m","input":["x",null]}`:                                               "invalid_request|input|input.1: a JSON null: it must be what the first is, a JSON string",
+		`{"model":"m","input":[ null]}`:                                                  "invalid_request|input|input.0: a JSON null: it must be a text or a token",
+		`{"model":"m","input":[[1],"x"]}`:                                                "invalid_request|input|input.1: a JSON string: ",
+		`{"model":"m","input":[1,2.5]}`:                                                  "invalid_request|input|input.1: 2.5: a token must be a whole number",
+		`{"model":"m","input":[` + strings.Repeat(`"x",`, 2047) + `"x"]}`:                "",
+		`{"model":"m","input":[` + strings.Repeat(`"x",`, 2048) + `"x"]}`:                "invalid_request|input|input: it has more than 2048 inputs",
+		`{"model":"m","input":[` + strings.Repeat(`1,`, 5000) + `1]}`:                    "",
 		`{"model":"m","input":"x","encoding_format":"hex"}`:                              `invalid_request|encoding_format|encoding_format: "hex" is none`,
 		`{"model":"m","input":"x","dimensions":0}`:                                       "invalid_request|dimensions|dimensions: 0: ",
 	} {

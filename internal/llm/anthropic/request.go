@@ -11,6 +11,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/penstock-io/penstock/internal/fault"
+	"github.com/penstock-io/penstock/internal/integer"
 )
 
 // defaultMaxTokens is the limit of an answer where the body has none: Messages
@@ -20,8 +21,8 @@ const defaultMaxTokens = 8192
 // chat is a Chat Completions body, as far as it has a counterpart.
 type chat struct {
 	Messages            []message       `json:"messages"`
-	MaxTokens           *int64          `json:"max_tokens"`
-	MaxCompletionTokens *int64          `json:"max_completion_tokens"`
+	MaxTokens           *integer.Int    `json:"max_tokens"`
+	MaxCompletionTokens *integer.Int    `json:"max_completion_tokens"`
 	Stop                jsontext.Value  `json:"stop"`
 	Tools               []tool          `json:"tools"`
 	ToolChoice          jsontext.Value  `json:"tool_choice"`
@@ -46,16 +47,16 @@ type knobs struct {
 	ReasoningEffort string   `json:"reasoning_effort"`
 
 	// Anthropic's own, as its compatible endpoint takes them.
-	TopK         *int64         `json:"top_k"`
+	TopK         *integer.Int   `json:"top_k"`
 	Thinking     jsontext.Value `json:"thinking"`
 	CacheControl jsontext.Value `json:"cache_control"`
 }
 
 // foreign are the fields that ask for what Messages does not give.
 type foreign struct {
-	N                *int           `json:"n"`
+	N                *integer.Int   `json:"n"`
 	Logprobs         *bool          `json:"logprobs"`
-	TopLogprobs      *int           `json:"top_logprobs"`
+	TopLogprobs      *integer.Int   `json:"top_logprobs"`
 	Modalities       []string       `json:"modalities"`
 	Audio            jsontext.Value `json:"audio"`
 	Functions        jsontext.Value `json:"functions"`
@@ -96,14 +97,14 @@ func translate(body []byte, model string) (anthropic.MessageNewParams, error) {
 
 // limit is the smaller of the body's limits.
 func (c *chat) limit() int64 {
-	limit := int64(defaultMaxTokens)
+	limit := integer.Int(defaultMaxTokens)
 	if c.MaxTokens != nil {
 		limit = *c.MaxTokens
 	}
 	if m := c.MaxCompletionTokens; m != nil && (c.MaxTokens == nil || *m < limit) {
 		limit = *m
 	}
-	return limit
+	return int64(limit)
 }
 
 // userID is who asks, for Anthropic's own watch over abuse.
@@ -175,7 +176,7 @@ func (k *knobs) tune(p *anthropic.MessageNewParams) (err error) {
 		p.TopP = anthropic.Float(*k.TopP)
 	}
 	if k.TopK != nil {
-		p.TopK = anthropic.Int(*k.TopK)
+		p.TopK = anthropic.Int(int64(*k.TopK))
 	}
 	switch k.ReasoningEffort {
 	case "":

@@ -49,6 +49,7 @@ func TestChatCompletionsAreSaidInMessages(t *testing.T) {
 		"a greeting":               {hi, ``},
 		"max_tokens":               {hi + `,"max_tokens":5`, `"max_tokens":5`},
 		"max_completion_tokens":    {hi + `,"max_completion_tokens":20000`, `"max_tokens":20000`},
+		"numbers in any form":      {hi + `,"max_tokens":5e2,"max_completion_tokens":50.0,"top_k":4.0e1,"n":1.0,"top_logprobs":0.0`, `"max_tokens":50,"top_k":40`},
 		"the smaller limit":        {hi + `,"max_tokens":7,"max_completion_tokens":6`, `"max_tokens":6`},
 		"the knobs":                {hi + `,"temperature":0.5,"top_p":0.25,"top_k":40,"stop":"x"`, `"temperature":0.5,"top_p":0.25,"top_k":40,"stop_sequences":["x"]`},
 		"many stops":               {hi + `,"stop":["x","y"],"temperature":0`, `"stop_sequences":["x","y"],"temperature":0`},

@@ -86,6 +86,7 @@ func TestTheClientsBodyGoesOutAsItCame(t *testing.T) {
 		`{"model":"a/b"}`: `{"model":"m","stream":true,"stream_options":{"include_usage":true}}`,
 		` { "seed" : 12345678901234567890 , "t":1.10, "mo\u0064el":"x", "model":"y", "stream":false,"u\u00e9":"\u00e9","n":2}  `: `{"seed":12345678901234567890,"t":1.10,"u\u00e9":"\u00e9","n":2,"model":"m","stream":true,"stream_options":{"include_usage":true}}`,
 		`{"stream_options":{"include_usage":false,"include_obfuscation":false},"x":{"model":1, "a":[ 1 ]},"model":"m"}`:          `{"x":{"model":1, "a":[ 1 ]},"model":"m","stream":true,"stream_options":{"include_obfuscation":false,"include_usage":true}}`,
+		`{"n":1.0,"max_tokens":1e2,"top_logprobs":20e-1,"seed":-4.0,"temperature":1.0,"top_p":1e0,"dimensions":0.5}`:             `{"n":1,"max_tokens":100,"top_logprobs":2,"seed":-4,"temperature":1.0,"top_p":1e0,"dimensions":0.5,"model":"m","stream":true,"stream_options":{"include_usage":true}}`,
 		`{"model":"m","stream_options":null,"odd":"a<b"}`:                                                                        `{"odd":"a<b","model":"m","stream":true,"stream_options":{"include_usage":true}}`,
 	} {
 		if _, err := listen(t, p, llm.Request{Model: "m", Body: []byte(body)}); err != nil {

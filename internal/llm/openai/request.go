@@ -4,14 +4,16 @@ import (
 	"bytes"
 	"io"
 	"slices"
+	"strconv"
 
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/penstock-io/penstock/internal/fault"
+	"github.com/penstock-io/penstock/internal/integer"
 )
 
 // streaming is body, asking model for a stream that tells its usage. Everything
-// else stays as it came, to the byte.
+// else stays as it came, to the byte, but for integers that are not in digits.
 func streaming(body []byte, model string) ([]byte, error) {
 	rest, taken, err := split(body, "model", "stream", "stream_options", "penstock")
 	if err != nil {
@@ -35,7 +37,7 @@ func streaming(body []byte, model string) ([]byte, error) {
 }
 
 // named is body, asking model for embeddings. Everything else stays as it came,
-// to the byte.
+// to the byte, but for integers that are not in digits.
 func named(body []byte, model string) ([]byte, error) {
 	rest, _, err := split(body, "model", "penstock")
 	if err != nil {
@@ -49,8 +51,20 @@ func named(body []byte, model string) ([]byte, error) {
 	return append(out, '}'), nil
 }
 
+// appendPlain appends a member's value. An integer of the API is written in
+// digits: there are servers whose language does not read 100.0 or 1e2 as one.
+func appendPlain(out []byte, name string, value jsontext.Value) []byte {
+	switch name {
+	case "n", "max_tokens", "max_completion_tokens", "top_logprobs", "seed", "dimensions":
+		if n, ok := integer.Parse(value); ok {
+			return strconv.AppendInt(out, n, 10)
+		}
+	}
+	return append(out, value...)
+}
+
 // split takes the named members out of a JSON object. The rest are its other
-// members as they stand, each with a comma behind it.
+// members, each with a comma behind it; they stand as they came but for integers.
 func split(object []byte, names ...string) (rest []byte, taken map[string]jsontext.Value, err error) {
 	d := jsontext.NewDecoder(bytes.NewBuffer(object), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 	if d.PeekKind() != jsontext.KindBeginObject {
@@ -77,7 +91,7 @@ func split(object []byte, names ...string) (rest []byte, taken map[string]jsonte
 			rest, taken[name] = rest[:begin], value.Clone()
 			continue
 		}
-		rest = append(append(rest, value...), ',')
+		rest = append(appendPlain(rest, string(unquoted), value), ',')
 	}
 	if _, err := d.ReadToken(); err != nil {
 		return nil, nil, err

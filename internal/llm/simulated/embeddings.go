@@ -11,6 +11,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/penstock-io/penstock/internal/fault"
+	"github.com/penstock-io/penstock/internal/integer"
 	"github.com/penstock-io/penstock/internal/llm"
 )
 
@@ -70,8 +71,8 @@ func embedding(body []byte) (inputs []jsontext.Value, dimensions int, pack bool,
 	}
 	dimensions = defaultDimensions
 	if len(b.Dimensions) > 0 && b.Dimensions.Kind() != jsontext.KindNull {
-		var ok bool
-		if dimensions, ok = number(string(b.Dimensions), 1, maxDimensions); !ok {
+		n, ok := integer.Parse(b.Dimensions)
+		if dimensions = int(n); !ok || n < 1 || n > maxDimensions {
 			return nil, 0, false, fault.Param("dimensions", "dimensions must be a whole number from 1 to %d", maxDimensions)
 		}
 	}

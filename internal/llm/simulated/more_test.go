@@ -166,7 +166,7 @@ func TestTheSameTextHasTheSameVector(t *testing.T) {
 	if diff := cmp.Diff(llm.Chunk{Usage: &llm.Usage{PromptTokens: 5, TotalTokens: 5}}, chunks[4]); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
-	packed, err := heard(t, embeddings(model, `{"input":"one text","encoding_format":"base64","dimensions":64}`))
+	packed, err := heard(t, embeddings(model, `{"input":"one text","encoding_format":"base64","dimensions":6.4e1}`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,7 +186,7 @@ func TestABadEmbeddingsRequestIsRefusedByName(t *testing.T) {
 	for body, param := range map[string]string{
 		`{}`: "input", `{"input":[]}`: "input", `{"input":{}}`: "input", `{"input":[true]}`: "input",
 		`{"input":[` + strings.Repeat(`"x",`, 2048) + `"x"]}`: "input",
-		`{"input":"x","dimensions":0}`:                        "dimensions", `{"input":"x","dimensions":5000}`: "dimensions",
+		`{"input":"x","dimensions":0}`:                        "dimensions", `{"input":"x","dimensions":5000}`: "dimensions", `{"input":"x","dimensions":1.5}`: "dimensions",
 		`{"input":"x","encoding_format":"int8"}`: "encoding_format",
 	} {
 		_, err := heard(t, embeddings("sim:ttft=0", body))

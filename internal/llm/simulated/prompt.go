@@ -2,11 +2,11 @@ package simulated
 
 import (
 	"bytes"
-	"strconv"
 
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/penstock-io/penstock/internal/fault"
+	"github.com/penstock-io/penstock/internal/integer"
 )
 
 // prompt is what the model takes from a request's body.
@@ -85,11 +85,11 @@ func (p *prompt) many(d *jsontext.Decoder) error {
 	if err != nil || raw.Kind() == jsontext.KindNull {
 		return err
 	}
-	n, err := strconv.Atoi(string(raw))
-	if err != nil || n < 1 || n > maxChoices {
+	n, ok := integer.Parse(raw)
+	if !ok || n < 1 || n > maxChoices {
 		return fault.Param("n", "n is %.40s: it must be a whole number from 1 to %d", raw, maxChoices)
 	}
-	p.choices = n
+	p.choices = int(n)
 	return nil
 }
 
@@ -99,12 +99,12 @@ func (p *prompt) cap(d *jsontext.Decoder, name string) error {
 	if err != nil || raw.Kind() == jsontext.KindNull {
 		return err
 	}
-	n, err := strconv.Atoi(string(raw))
-	if err != nil || n < 1 {
+	n, ok := integer.Parse(raw)
+	if !ok || n < 1 {
 		return fault.Param(name, "%s is %.40s: it must be a whole number, 1 or more", name, raw)
 	}
-	if !p.limited || n < p.limit {
-		p.limit, p.limited = n, true
+	if limit := int(n); !p.limited || limit < p.limit {
+		p.limit, p.limited = limit, true
 	}
 	return nil
 }

@@ -200,7 +200,7 @@ func TestTheBodysLimitCutsTheAnswerShort(t *testing.T) {
 		tokens int
 		reason string
 	}{
-		{`{"max_tokens":7}`, 7, "length"},
+		{`{"max_tokens":0.7e1}`, 7, "length"},
 		{`{"max_completion_tokens":1}`, 1, "length"},
 		{`{"max_output_tokens":29}`, 29, "length"},
 		{`{"max_tokens":9,"max_completion_tokens":4}`, 4, "length"},
