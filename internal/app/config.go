@@ -12,6 +12,7 @@ import (
 	"github.com/penstock-io/penstock/internal/event"
 	"github.com/penstock-io/penstock/internal/ingest"
 	"github.com/penstock-io/penstock/internal/kafka"
+	"github.com/penstock-io/penstock/internal/processors/engine"
 	"github.com/penstock-io/penstock/internal/topics"
 )
 
@@ -88,12 +89,13 @@ type Config struct {
 	// http://127.0.0.1:4318/v1/traces; "" makes none (telemetry.TracesURL).
 	Traces string
 
-	MaxInFlight int           // calls of models at once; default the engine's, 1,024
-	FirstToken  time.Duration // how long a model may take to its first token; default the processors', 60 s
-	NextToken   time.Duration // how long it may fall silent after that; default the processors', 30 s
-	Tries       int           // calls of a model that fail before the first token, in all; default the processors', 3
-	Grace       time.Duration // how long what is in flight gets to end; default 30 s
-	Patience    time.Duration // how long to wait for Kafka and PostgreSQL at start; default 30 s
+	Work engine.Config // bounds of the processors' work; defaults the engine's
+
+	FirstToken time.Duration // how long a model may take to its first token; default the processors', 60 s
+	NextToken  time.Duration // how long it may fall silent after that; default the processors', 30 s
+	Tries      int           // calls of a model that fail before the first token, in all; default the processors', 3
+	Grace      time.Duration // how long what is in flight gets to end; default 30 s
+	Patience   time.Duration // how long to wait for Kafka and PostgreSQL at start; default 30 s
 }
 
 // ModelServer is a server of models. The one named anthropic speaks Anthropic's
@@ -141,6 +143,9 @@ func withDefaults(c Config) (Config, error) {
 	}
 	if c.FirstToken < 0 || c.NextToken < 0 || c.Tries < 0 {
 		errs = append(errs, errors.New("first-token-timeout, next-token-timeout, model-tries: they must be above 0"))
+	}
+	if err := c.Work.Validate(); err != nil {
+		errs = append(errs, err)
 	}
 	if len(c.Kafka) == 0 {
 		errs = append(errs, errors.New("kafka: no broker is configured: give at least one host:port"))

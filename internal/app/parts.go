@@ -145,7 +145,7 @@ func (a *App) build(p *parts) error {
 		limit := a.limits()
 		p.processor, err = processors.New(processors.Config{
 			Names: names, Owner: a.owner, Lanes: a.cfg.Lanes,
-			Engine:     engine.Config{MaxInFlight: a.cfg.MaxInFlight},
+			Engine:     a.cfg.Work,
 			Traces:     a.traces,
 			Grace:      a.cfg.Grace - a.listenerGrace(),
 			FirstToken: a.cfg.FirstToken, NextToken: a.cfg.NextToken,

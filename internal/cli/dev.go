@@ -55,6 +55,10 @@ func (c *DevCmd) Run(ctx context.Context, sys *System, common *Common, set *sett
 	if err != nil {
 		return usageError{err}
 	}
+	work, err := c.work()
+	if err != nil {
+		return usageError{err}
+	}
 	stack, err := c.start(ctx, sys, log)
 	if ctx.Err() != nil {
 		return stack.stop(ctx) // while it started
@@ -66,7 +70,7 @@ func (c *DevCmd) Run(ctx context.Context, sys *System, common *Common, set *sett
 		Listen: c.Listen, MetricsListen: c.MetricsListen,
 		Origins: c.Origins, MaxConnections: c.MaxConnections,
 		Kafka: stack.kafka, Security: c.security(), Postgres: stack.postgres, Topics: c.options(),
-		Apply: true, Simulated: true, Servers: servers, Models: c.Models, MaxInFlight: c.MaxInFlight,
+		Apply: true, Simulated: true, Servers: servers, Models: c.Models, Work: work,
 		FirstToken: c.FirstTokenTimeout, NextToken: c.NextTokenTimeout, Tries: c.ModelTries, Grace: devGrace,
 		Budgets: c.budgets(), Upstream: c.Upstream, UpstreamKey: c.UpstreamKey,
 		Traces: telemetry.TracesURL(sys.Env),

@@ -56,16 +56,16 @@ type PostgresFlags struct {
 
 // ProcessFlags say how a process works.
 type ProcessFlags struct {
-	Listen            string            `setting:"" default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Where to serve HTTP."`
-	MetricsListen     string            `setting:"" placeholder:"HOST:PORT" help:"A listener for /metrics and /debug/pprof alone."`
-	Providers         map[string]string `setting:"" secret:"" placeholder:"NAME=URL" help:"OpenAI-compatible servers of models, called by NAME/MODEL; the key of each is in the variable NAME_API_KEY."`
-	Models            map[string]string `setting:"" placeholder:"NAME=MODEL" help:"Bare names of models."`
-	MaxInFlight       int               `setting:"" default:"1024" help:"Calls of models at once."`
-	FirstTokenTimeout time.Duration     `setting:"" default:"60s" help:"How long a model may take to its first token."`
-	NextTokenTimeout  time.Duration     `setting:"" default:"30s" help:"How long a model may fall silent after that."`
-	ModelTries        int               `setting:"" default:"3" help:"How often a model is called that fails before its first token; 1 tries nothing again."`
-	Origins           []string          `setting:"" placeholder:"ORIGIN" help:"Origins of browsers' pages that may open a WebSocket, beside the server's own; * is any."`
-	MaxConnections    int               `setting:"" default:"20000" help:"WebSockets at once."`
+	Listen        string            `setting:"" default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Where to serve HTTP."`
+	MetricsListen string            `setting:"" placeholder:"HOST:PORT" help:"A listener for /metrics and /debug/pprof alone."`
+	Providers     map[string]string `setting:"" secret:"" placeholder:"NAME=URL" help:"OpenAI-compatible servers of models, called by NAME/MODEL; the key of each is in the variable NAME_API_KEY."`
+	Models        map[string]string `setting:"" placeholder:"NAME=MODEL" help:"Bare names of models."`
+	WorkFlags
+	FirstTokenTimeout time.Duration `setting:"" default:"60s" help:"How long a model may take to its first token."`
+	NextTokenTimeout  time.Duration `setting:"" default:"30s" help:"How long a model may fall silent after that."`
+	ModelTries        int           `setting:"" default:"3" help:"How often a model is called that fails before its first token; 1 tries nothing again."`
+	Origins           []string      `setting:"" placeholder:"ORIGIN" help:"Origins of browsers' pages that may open a WebSocket, beside the server's own; * is any."`
+	MaxConnections    int           `setting:"" default:"20000" help:"WebSockets at once."`
 	BudgetFlags
 }
 
@@ -106,11 +106,15 @@ func (c *RunCmd) Run(ctx context.Context, sys *System, common *Common) error {
 	if err != nil {
 		return usageError{err}
 	}
+	work, err := c.work()
+	if err != nil {
+		return usageError{err}
+	}
 	cfg := app.Config{
 		Lanes: c.Lanes, Listen: c.Listen, MetricsListen: c.MetricsListen,
 		Origins: c.Origins, MaxConnections: c.MaxConnections,
 		Kafka: c.Kafka, Security: c.security(), Topics: c.options(), Postgres: c.Postgres,
-		Simulated: c.Sim, Servers: servers, Models: c.Models, MaxInFlight: c.MaxInFlight, Budgets: c.budgets(),
+		Simulated: c.Sim, Servers: servers, Models: c.Models, Work: work, Budgets: c.budgets(),
 		FirstToken: c.FirstTokenTimeout, NextToken: c.NextTokenTimeout, Tries: c.ModelTries, Grace: c.Grace, Patience: c.Patience,
 		Traces: telemetry.TracesURL(sys.Env),
 	}

@@ -59,6 +59,7 @@ func TestFlagsGoBeforeEnvironmentBeforeFileBeforeDefaults(t *testing.T) {
 		"a map in env":     {setting: "models", variable: "PENSTOCK_MODELS", value: "fast=sim", want: "fast=sim", from: "env"},
 		"a map of times":   {setting: "max-wait", file: "max-wait: {batch: 2h, standard: 90s}", want: "batch=2h0m0s;standard=1m30s", from: "file"},
 		"a map of numbers": {setting: "max-outstanding", file: "max-outstanding: {batch: 7}", want: "batch=7", from: "file"},
+		"a map by lane":    {setting: "reserved", file: "reserved: {batch: 3}", want: "batch=3", from: "file"},
 		"a switch":         {setting: "sim", file: "sim: true", want: "true", from: "file"},
 		"a switch in env":  {setting: "sim", variable: "PENSTOCK_SIM", value: "true", want: "true", from: "env"},
 		"a number":         {setting: "max-in-flight", file: "max-in-flight: 7", want: "7", from: "file"},

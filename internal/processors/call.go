@@ -26,7 +26,7 @@ var errDeadline = fault.New(fault.DeadlineExceeded, "the request's deadline pass
 // log holds of it, calls the model, and writes the output. ctx ends with the
 // lane's incarnation, or where somebody cancels the job (errCancelled).
 func (p *Processor) call(ctx context.Context, g *gate, s engine.Start) {
-	in := engine.Ended{LP: s.LP, Gen: s.Gen, Offset: s.Request.Offset, Cancelled: s.Cancelled}
+	in := engine.Ended{LP: s.LP, Gen: s.Gen, Offset: s.Request.Offset, Cancelled: s.Cancelled, Tenant: s.Request.Head.Tenant}
 	defer func() { p.box.post(in) }()
 	ctx, span := p.span(ctx, s)
 	defer func() { endSpan(span, &in) }()

@@ -16,6 +16,7 @@ type metrics struct {
 	writes, cancelsKept     prometheus.Gauge
 	waiting                 *prometheus.GaugeVec
 	lag, uncommitted        *prometheus.GaugeVec
+	boundUsed, boundLimit   *prometheus.GaugeVec
 	started, ended, taken   *prometheus.CounterVec
 	dead, expired, skipped  *prometheus.CounterVec
 	claims, commits         *prometheus.CounterVec
@@ -63,7 +64,11 @@ func (m *metrics) gauges() []prometheus.Collector {
 	m.waiting = vec("requests_waiting", "Requests taken in and not started.", "lane")
 	m.lag = vec("consumer_lag_records", "From a partition's watermark to the end of its log, by its owner.", "lane", "partition")
 	m.uncommitted = vec("commit_lag_records", "Requests taken in beyond a partition's watermark, by its owner.", "lane", "partition")
-	return []prometheus.Collector{m.inFlight, m.owned, m.paused, m.writes, m.cancelsKept, m.waiting, m.lag, m.uncommitted}
+	m.boundUsed = vec("bound_used", "How much of a bound is used, where there are many of a kind by the fullest.", "bound")
+	m.boundLimit = vec("bound_limit", "The bound, as it is set; 0 is none.", "bound")
+	return []prometheus.Collector{
+		m.inFlight, m.owned, m.paused, m.writes, m.cancelsKept, m.waiting, m.lag, m.uncommitted, m.boundUsed, m.boundLimit,
+	}
 }
 
 func (m *metrics) counters() []prometheus.Collector {

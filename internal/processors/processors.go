@@ -158,6 +158,9 @@ func New(cfg Config, cluster *kafka.Cluster, models Models, log *slog.Logger, re
 	if cfg.Owner == "" {
 		return nil, errors.New("processors: an owner's name is needed, unique to this process's incarnation")
 	}
+	if err := cfg.Engine.Validate(); err != nil {
+		return nil, fmt.Errorf("processors: %w", err)
+	}
 	m, err := newMetrics(reg)
 	if err != nil {
 		return nil, err
@@ -342,6 +345,10 @@ func (p *Processor) observe() {
 		p.forgotten = s.CancelsForgotten
 		p.metrics.cancels.WithLabelValues("forgotten").Add(float64(n))
 		p.log.Error("cancels were forgotten, since more are remembered than there is room for: their jobs will be run", "count", n)
+	}
+	for _, b := range s.Bounds {
+		p.metrics.boundUsed.WithLabelValues(b.Name).Set(float64(b.Used))
+		p.metrics.boundLimit.WithLabelValues(b.Name).Set(float64(b.Limit))
 	}
 	for _, lane := range event.Lanes() {
 		p.metrics.waiting.WithLabelValues(lane.String()).Set(float64(s.Waiting[lane]))

@@ -80,7 +80,7 @@ func BenchmarkTask(b *testing.B) {
 					at := position[lp.Partition]
 					position[lp.Partition] += 3
 					raw := []byte(id)
-					e.Step(*now, Ended{LP: lp, Gen: gen, Offset: offset, Type: event.JobCompleted, Data: raw, Attempt: 1, At: *now})
+					e.Step(*now, Ended{LP: lp, Gen: gen, Offset: offset, Tenant: "t", Type: event.JobCompleted, Data: raw, Attempt: 1, At: *now})
 					e.Step(*now, Tokens{Partition: lp.Partition, From: at, Next: at + 3, Seen: []Seen{
 						outputSeen(lp, at, raw, 0, event.OutputStarted), outputSeen(lp, at+1, raw, 1, event.OutputDelta), outputSeen(lp, at+2, raw, 2, event.OutputCompleted),
 					}})

@@ -32,7 +32,7 @@ func (e *Engine) listen(l *lane, from, end int64) {
 func (e *Engine) hear(l *lane, c *control) {
 	if !l.heard && c.position >= l.heardTo {
 		l.heard = true
-		e.enqueue(l)
+		e.enqueueAll(l)
 	}
 }
 

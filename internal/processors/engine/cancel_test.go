@@ -37,13 +37,13 @@ func TestACancelEndsWhatWaitsInTheSameStepThoughNoSlotIsFree(t *testing.T) {
 	}
 	gen := e.lanes[lp].gen
 	for _, o := range []int64{1, 3} {
-		e.Step(*now, Ended{LP: lp, Gen: gen, Offset: o, Type: event.JobCancelled, Found: true, Cancelled: true})
+		e.Step(*now, Ended{LP: lp, Gen: gen, Tenant: "t", Offset: o, Type: event.JobCancelled, Found: true, Cancelled: true})
 		e.Step(*now, FactWritten{LP: lp, Gen: gen, Offset: o})
 	}
 	if e.Stats().InFlight != 1 || e.ending != 0 || e.Idle() {
 		t.Errorf("%+v, %d ending", e.Stats(), e.ending)
 	}
-	e.Step(*now, Ended{LP: lp, Gen: gen, Offset: 0, Type: event.JobCancelled, Found: true})
+	e.Step(*now, Ended{LP: lp, Gen: gen, Tenant: "t", Offset: 0, Type: event.JobCancelled, Found: true})
 	if got := only[Start](e.Step(*now, Tick{})); len(got) != 0 { // j2 was started as the slot came free
 		t.Errorf("%v", got)
 	}
@@ -73,7 +73,7 @@ func TestACancelledJobLeavesTheOrderOfItsKeyToTheOthers(t *testing.T) {
 	}
 	end := func(o int64, cancelled bool) []Start {
 		t.Helper()
-		got := kept(e.Step(*now, Ended{LP: lp, Gen: gen, Offset: o, Type: event.JobCompleted, Found: true, Cancelled: cancelled}))
+		got := kept(e.Step(*now, Ended{LP: lp, Gen: gen, Tenant: "t", Offset: o, Type: event.JobCompleted, Found: true, Cancelled: cancelled}))
 		return only[Start](append(got, e.Step(*now, FactWritten{LP: lp, Gen: gen, Offset: o})...))
 	}
 	if got := end(2, true); len(got) != 0 {

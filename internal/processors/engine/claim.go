@@ -123,7 +123,7 @@ func (e *Engine) pulse() {
 		return
 	}
 	all := make([]Pulse, 0, len(e.lanes))
-	for _, l := range e.lanes {
+	for _, l := range e.sorted {
 		if l.epoch == 0 {
 			continue
 		}
@@ -141,7 +141,7 @@ func (e *Engine) pulseOf(l *lane) Pulse {
 	return Pulse{LP: l.LP, Epoch: l.epoch, Data: event.Pulse{
 		Partition: l.Partition, Owner: e.cfg.Owner, Member: e.member,
 		Bound: l.safeBound().Bound, Watermark: l.tracker.Watermark(), Consumed: l.delivered,
-		InFlight: len(l.entries) + len(l.backlog), Running: l.started, Waiting: l.ready.len() + len(l.backlog),
+		InFlight: len(l.entries) + len(l.backlog), Running: l.started, Waiting: e.wanting(l) + len(l.backlog),
 		Rate: math.Round(l.rate*100) / 100, Breaker: "closed",
 	}}
 }

@@ -11,14 +11,17 @@
 // requests: a FIFO per key (conversation, else job) of which only the head
 // runs, and a tracker that commits the contiguous watermark.
 //
-// Bounds: Config.MaxInFlight calls in all; Config.MaxWindow requests and
+// Bounds: Config.MaxInFlight calls in all, of which Config.Reserved are kept for
+// each lane, and Config.MaxPerTenant a tenant; Config.MaxWindow requests and
 // Config.MaxWindowBytes a LP, beyond which its requests are paused;
-// offsets.MaxSpan from watermark to newest; Config.Recent ended jobs a LP that
+// Config.MaxSpan from watermark to newest; Config.Recent ended jobs a LP that
 // are remembered; Config.MaxCancels cancels a partition that are remembered, and
 // Config.MaxEndings calls in all that only end what was cancelled.
 package engine
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
 	"github.com/penstock-io/penstock/internal/event"
@@ -35,58 +38,12 @@ type LP struct {
 // about is the LP of an input or effect that embeds one.
 func (lp LP) about() LP { return lp }
 
-// Config bounds the engine. Zero fields take their defaults.
-type Config struct {
-	Owner          string        // unique to this process's incarnation; stands in its claims
-	MaxInFlight    int           // calls at once; default 1,024
-	MaxWindow      int           // requests taken in and not done, a LP; default 2,000
-	MaxWindowBytes int           // of those requests, a LP; default 16 MiB
-	Lease          time.Duration // default 750 ms
-	PulseEvery     time.Duration // default 250 ms
-	CommitEvery    time.Duration // default 100 ms
-	Recent         int           // ended jobs remembered a LP; default 4,096
-	MaxCancels     int           // cancels remembered a partition; default 32,768
-	MaxEndings     int           // cancelled jobs that are being ended without a model, at once; default 256
-	// CancelAhead is how long after a cancel the request may be written that it
-	// is of; a later one with the same id is another job. Ids that were minted
-	// are of one job alone, and need no such bound. Default 10 minutes.
-	CancelAhead time.Duration
-	// Weights share the calls between lanes that have work; default 8, 4, 1.
-	Weights [event.LaneCount]int
-}
-
-func (c Config) withDefaults() Config {
-	set := func(v *int, d int) {
-		if *v == 0 {
-			*v = d
-		}
-	}
-	set(&c.MaxInFlight, 1024)
-	set(&c.MaxWindow, 2000)
-	set(&c.MaxWindowBytes, 16<<20)
-	set(&c.Recent, 4096)
-	set(&c.MaxCancels, 32_768)
-	set(&c.MaxEndings, 256)
-	set(&c.Weights[event.Interactive], 8)
-	set(&c.Weights[event.Standard], 4)
-	set(&c.Weights[event.Batch], 1)
-	wait := func(v *time.Duration, d time.Duration) {
-		if *v == 0 {
-			*v = d
-		}
-	}
-	wait(&c.Lease, 750*time.Millisecond)
-	wait(&c.PulseEvery, 250*time.Millisecond)
-	wait(&c.CommitEvery, 100*time.Millisecond)
-	wait(&c.CancelAhead, 10*time.Minute)
-	return c
-}
-
 // Engine is the state of one process's processors.
 type Engine struct {
 	cfg       Config
 	member    string // the group member id, for the pulse
 	lanes     map[LP]*lane
+	sorted    []*lane      // the same, so that a run can be repeated
 	pulses    map[LP]pulse // newest of every LP, peers' and ours
 	leaseSent time.Time    // when the newest answered heartbeat was sent
 	controls  map[int32]*control
@@ -94,9 +51,9 @@ type Engine struct {
 	ending    int      // calls that only end what was cancelled: they take no slot of those
 	endings   []*entry // cancelled, and waiting for such a call
 	forgotten uint64   // cancels
-	byLane    [event.LaneCount]int
-	runnable  [event.LaneCount][]*lane // LPs with runnable requests, taking turns
+	share     share    // of the calls, between lanes and tenants
 	gens      uint64
+	now       time.Time // of the Step
 	draining  bool
 	pulsedAt  time.Time
 	effects   []Effect
@@ -113,12 +70,14 @@ type pulse struct {
 func New(cfg Config) *Engine {
 	return &Engine{
 		cfg: cfg.withDefaults(), lanes: map[LP]*lane{}, pulses: map[LP]pulse{}, controls: map[int32]*control{},
+		share: share{tenants: map[string]*tenant{}},
 	}
 }
 
 // Step takes one input and returns what is to be done, in order. The slice is
 // the engine's own and holds until the next Step.
 func (e *Engine) Step(now time.Time, in Input) []Effect {
+	e.now = now
 	clear(e.effects)
 	e.effects = e.effects[:0]
 	switch in := in.(type) {
@@ -177,7 +136,7 @@ func (e *Engine) Step(now time.Time, in Input) []Effect {
 func (e *Engine) driveTouched(now time.Time, in Input) {
 	switch in := in.(type) {
 	case Tick, LeaseRenewed:
-		for _, l := range e.lanes {
+		for _, l := range e.sorted {
 			e.drive(now, l)
 		}
 	case Tokens:
@@ -207,6 +166,32 @@ func (e *Engine) lanesOf(partition int32) (all [event.LaneCount]*lane) {
 	return all
 }
 
+// put has a lane stand for its LP, in place of an earlier incarnation.
+func (e *Engine) put(l *lane) {
+	at, found := e.find(l.LP)
+	if found {
+		e.sorted[at] = l
+	} else {
+		e.sorted = slices.Insert(e.sorted, at, l)
+		e.share.assigned[l.Lane]++
+	}
+	e.lanes[l.LP] = l
+}
+
+// remove takes a lane out.
+func (e *Engine) remove(l *lane) {
+	at, _ := e.find(l.LP)
+	e.sorted = slices.Delete(e.sorted, at, at+1)
+	e.share.assigned[l.Lane]--
+	delete(e.lanes, l.LP)
+}
+
+func (e *Engine) find(lp LP) (at int, found bool) {
+	return slices.BinarySearchFunc(e.sorted, lp, func(l *lane, lp LP) int {
+		return cmp.Or(cmp.Compare(l.Lane, lp.Lane), cmp.Compare(l.Partition, lp.Partition))
+	})
+}
+
 func (e *Engine) do(f Effect) { e.effects = append(e.effects, f) }
 
 // Idle tells whether nothing runs and nothing is owed: a drained engine may
@@ -215,42 +200,12 @@ func (e *Engine) Idle() bool {
 	if e.inFlight > 0 || e.ending > 0 {
 		return false
 	}
-	for _, l := range e.lanes {
+	for _, l := range e.sorted {
 		if l.owed() > 0 {
 			return false
 		}
 	}
 	return true
-}
-
-// Stats is what the engine tells of itself.
-type Stats struct {
-	Owned    int                  // LPs that are claimed
-	Assigned int                  // LPs that are assigned
-	InFlight int                  // calls
-	Waiting  [event.LaneCount]int // requests taken in and not started
-	Paused   int                  // LPs whose window is full
-	Cancels  int                  // remembered
-	// CancelsForgotten counts those that were forgotten for want of room.
-	CancelsForgotten uint64
-}
-
-// Stats returns the present figures.
-func (e *Engine) Stats() Stats {
-	s := Stats{Assigned: len(e.lanes), InFlight: e.inFlight, CancelsForgotten: e.forgotten}
-	for _, c := range e.controls {
-		s.Cancels += len(c.cancels.values)
-	}
-	for lp, l := range e.lanes {
-		if l.claimer.Owns() {
-			s.Owned++
-		}
-		if l.paused {
-			s.Paused++
-		}
-		s.Waiting[lp.Lane] += len(l.entries) - l.started + len(l.backlog)
-	}
-	return s
 }
 
 // leased tells whether the lease holds: a heartbeat that was sent less than a
@@ -261,7 +216,7 @@ func (e *Engine) leased(now time.Time) bool {
 
 func (e *Engine) leaseRenewed(now time.Time, in LeaseRenewed) {
 	if !e.leased(now) && !e.leaseSent.IsZero() {
-		for _, l := range e.lanes {
+		for _, l := range e.sorted {
 			l.lapsed = true
 		}
 	}

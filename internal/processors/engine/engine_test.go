@@ -37,13 +37,13 @@ func asked(lp LP, from, n int) Requests {
 // finish ends a request that was started, from its end to its fact.
 func finish(e *Engine, now time.Time, lp LP, offset int64) []Effect {
 	l := e.lanes[lp]
-	in := Ended{LP: lp, Gen: l.gen, Offset: offset, Type: event.JobCompleted, Found: true, Attempt: 1, At: now}
+	in := Ended{LP: lp, Gen: l.gen, Tenant: "t", Offset: offset, Type: event.JobCompleted, Found: true, Attempt: 1, At: now}
 	effects := append([]Effect(nil), e.Step(now, in)...)
 	return append(effects, e.Step(now, FactWritten{LP: lp, Gen: l.gen, Offset: offset})...)
 }
 
 func TestLanesShareTheCallsByWeightAndNoneStarves(t *testing.T) {
-	e, lps, now := owned(t, 3, Config{MaxInFlight: 13})
+	e, lps, now := owned(t, 3, Config{MaxInFlight: 13, Reserved: none})
 	running := map[LP][]int64{}
 	count := map[event.Lane]int{}
 	note := func(effects []Effect) {

@@ -44,11 +44,10 @@ type lane struct {
 	bytes        int              // of entries
 	jobs         map[string]*entry
 	keys         map[string]*keyQueue
-	ready        fifo[*entry]     // runnable
-	resting      []*entry         // wait for their next try
-	queued       bool             // stands in Engine.runnable
-	started      int              // entries that were started
-	recent       memory[struct{}] // jobs that have ended, by jobKey
+	ready        map[*tenant]*ready // runnable
+	resting      []*entry           // wait for their next try
+	started      int                // entries that were started
+	recent       memory[struct{}]   // jobs that have ended, by jobKey
 	paused       bool
 
 	dirty       bool
@@ -92,7 +91,7 @@ func (e *Engine) newLane(from Assigned, m offsets.Metadata) *lane {
 		LP: lp, life: from.Life, gen: e.gens, waived: -1, claimer: fence.NewClaimer(m.Epoch),
 		position: m.Bound, handover: from.Next, restored: map[string]*restored{},
 		bound: offsets.Metadata{Bound: m.Bound, Epoch: m.Epoch}, tracker: offsets.NewTracker(from.Next, m.Done), delivered: from.Next,
-		entries: map[int64]*entry{}, jobs: map[string]*entry{}, keys: map[string]*keyQueue{},
+		entries: map[int64]*entry{}, jobs: map[string]*entry{}, keys: map[string]*keyQueue{}, ready: map[*tenant]*ready{},
 	}
 	l.filter.Epochs[lp.Lane] = m.Epoch
 	return l
@@ -109,7 +108,7 @@ func (e *Engine) assigned(now time.Time, in Assigned) {
 	if old := e.lanes[in.LP]; old != nil { // the group forgot to say that it was lost
 		e.drop(in.LP)
 	}
-	e.lanes[in.LP] = l
+	e.put(l)
 	// A Pause for an earlier assignment may have come too late, and hit this one.
 	e.do(Resumed{in.LP})
 	l.waitUntil = now.Add(e.cfg.Lease)
@@ -145,6 +144,7 @@ func (e *Engine) follow(partition int32) {
 // believes of it may not be what the log says.
 func (e *Engine) anew(now time.Time, old *lane) {
 	e.do(Shut{LP: old.LP, Gen: old.gen})
+	e.unready(old)
 	at := Assigned{LP: old.LP, Life: old.life, Next: old.tracker.Watermark()}
 	m := old.safeBound()
 	m.Done = slices.Clone(old.tracker.Above())
@@ -155,7 +155,7 @@ func (e *Engine) anew(now time.Time, old *lane) {
 	l.seeks = old.seeks + 1
 	l.recent = old.recent // what was read back stays true
 	l.waitUntil = now.Add(e.cfg.Lease)
-	e.lanes[old.LP] = l
+	e.put(l)
 	e.do(Seek{LP: l.LP, Life: l.life, Next: l.delivered})
 	if old.paused {
 		e.do(Resumed{l.LP})
@@ -170,9 +170,10 @@ func (e *Engine) drop(lp LP) {
 	if l == nil {
 		return
 	}
-	delete(e.lanes, lp)
+	e.remove(l)
+	e.unready(l)
 	e.do(Shut{LP: lp, Gen: l.gen})
-	for other := range e.lanes {
+	for _, other := range e.sorted {
 		if other.Partition == lp.Partition {
 			return
 		}
@@ -253,7 +254,7 @@ func (e *Engine) own(l *lane, epoch int64) {
 	l.epoch = epoch
 	e.do(Open{LP: l.LP, Gen: l.gen, Epoch: epoch})
 	e.take(l)
-	e.enqueue(l)
+	e.enqueueAll(l)
 }
 
 // output takes an event that counts: of a job that we run, the terminal one is
@@ -360,7 +361,14 @@ type fifo[T any] struct {
 	head  int
 }
 
-func (f *fifo[T]) push(v T) { f.items = append(f.items, v) }
+func (f *fifo[T]) push(v T) {
+	if f.head > 0 && f.head >= len(f.items)/2 && len(f.items) == cap(f.items) {
+		n := copy(f.items, f.items[f.head:]) // else one that never empties would grow for ever
+		clear(f.items[n:])
+		f.items, f.head = f.items[:n], 0
+	}
+	f.items = append(f.items, v)
+}
 
 func (f *fifo[T]) len() int { return len(f.items) - f.head }
 

@@ -122,8 +122,9 @@ type Ended struct {
 	At      time.Time // when it ended, as the log says
 	// Found tells that the end was in the log already, so it needs no read-back.
 	Found bool
-	// Cancelled is the Start's.
+	// Cancelled is the Start's, and Tenant its request's.
 	Cancelled bool
+	Tenant    string
 	// Retry, where it is set, says that nothing has ended, and that the call is
 	// to be made again. Type is "", Attempt and At are of the one that failed.
 	Retry *Retry

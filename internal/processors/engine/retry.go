@@ -35,12 +35,11 @@ func (e *Engine) awake(now time.Time, l *lane) {
 		case now.Before(en.retry.At):
 			left = append(left, en)
 		default:
-			l.ready.push(en)
+			e.runnable(en)
 		}
 	}
 	clear(l.resting[len(left):])
 	l.resting = left
-	e.enqueue(l)
 }
 
 // Backoff says how long a call that failed waits for its next try.

@@ -19,7 +19,8 @@ func TestACallThatIsToBeMadeAgainGivesItsSlotBackAndBlocksItsKeyAlone(t *testing
 	gen := e.lanes[lp].gen
 	again := &Again{job.Progress{Attempt: 1, NextSeq: 1}}
 	effects := kept(e.Step(*now, Ended{
-		LP: lp, Gen: gen, Offset: 0, Attempt: 1, At: *now,
+		Tenant: "t",
+		LP:     lp, Gen: gen, Offset: 0, Attempt: 1, At: *now,
 		Retry: &Retry{At: now.Add(time.Second), Fact: []byte(`{}`), Again: again},
 	}))
 	if f := only[AppendFact](effects); len(f) != 1 || f[0].Head.Type != event.JobRetrying || f[0].Offset != -1 || f[0].Head.Attempt != 1 {
@@ -55,7 +56,7 @@ func TestWhatRestsIsNotWaitedForInADrain(t *testing.T) {
 	e.Step(*now, asked(lp, 0, 1))
 	gen := e.lanes[lp].gen
 	e.Step(*now, Drain{})
-	e.Step(*now, Ended{LP: lp, Gen: gen, Offset: 0, Attempt: 1, At: *now, Retry: &Retry{At: now.Add(time.Hour)}})
+	e.Step(*now, Ended{LP: lp, Gen: gen, Tenant: "t", Offset: 0, Attempt: 1, At: *now, Retry: &Retry{At: now.Add(time.Hour)}})
 	if !e.Idle() {
 		t.Error("it waits for an hour")
 	}

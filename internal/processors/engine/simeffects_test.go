@@ -125,7 +125,7 @@ func (p *proc) stop(f Stop) {
 
 func (p *proc) call(i int) {
 	c := p.calls[i]
-	ended := Ended{LP: c.s.LP, Gen: c.s.Gen, Offset: c.s.Request.Offset, Cancelled: c.s.Cancelled}
+	ended := Ended{LP: c.s.LP, Gen: c.s.Gen, Offset: c.s.Request.Offset, Cancelled: c.s.Cancelled, Tenant: c.s.Request.Head.Tenant}
 	over := func() {
 		p.post(ended)
 		p.calls = append(p.calls[:i:i], p.calls[i+1:]...)

@@ -24,7 +24,6 @@ func (e *Engine) requests(in Requests) {
 		l.backlogBytes += r.Bytes
 	}
 	e.take(l)
-	e.enqueue(l)
 }
 
 // requestsGone: retention took requests that nobody had run. That they are gone
@@ -40,7 +39,6 @@ func (e *Engine) requestsGone(in RequestsGone) {
 	l.seeks++
 	e.do(Seek{LP: l.LP, Life: l.life, Next: in.Earliest})
 	e.take(l)
-	e.enqueue(l)
 }
 
 // take moves requests from the backlog into the window, in order, while there
@@ -79,7 +77,7 @@ func (e *Engine) take(l *lane) {
 // is wider than the span: all before it is done, which one run says.
 func (e *Engine) room(l *lane, r *Request) bool {
 	return len(l.entries) == 0 || len(l.entries) < e.cfg.MaxWindow && l.bytes+r.Bytes <= e.cfg.MaxWindowBytes &&
-		r.Offset-l.tracker.Watermark() < offsets.MaxSpan
+		r.Offset-l.tracker.Watermark() < e.cfg.MaxSpan
 }
 
 // handedOver: every request that may have output from before our claim was
@@ -139,7 +137,7 @@ func (e *Engine) admit(l *lane, r *Request) {
 	l.add(en)
 	en.name = key
 	l.jobs[key] = en
-	l.queue(en)
+	e.queue(l, en)
 	if e.controls[l.Partition].asks(en, e.cfg.CancelAhead) {
 		e.cancel(en)
 	}
@@ -151,7 +149,7 @@ func (l *lane) add(en *entry) {
 }
 
 // queue puts an entry at the end of its key's FIFO.
-func (l *lane) queue(en *entry) {
+func (e *Engine) queue(l *lane, en *entry) {
 	name := en.order()
 	k := l.keys[name]
 	if k == nil {
@@ -161,7 +159,7 @@ func (l *lane) queue(en *entry) {
 	en.key = k
 	k.queue = append(k.queue, en)
 	if len(k.queue) == 1 {
-		l.ready.push(en)
+		e.runnable(en)
 	}
 }
 
@@ -169,51 +167,6 @@ func (l *lane) queue(en *entry) {
 func (l *lane) done(offset int64) {
 	l.tracker.Done(offset)
 	l.dirty = true
-}
-
-// enqueue gives a lane with runnable requests its turn.
-func (e *Engine) enqueue(l *lane) {
-	if !l.queued && l.epoch > 0 && l.heard && !l.ready.empty() {
-		l.queued = true
-		e.runnable[l.Lane] = append(e.runnable[l.Lane], l)
-	}
-}
-
-// schedule starts what may be started: the lane that is furthest below its
-// weight's share goes first, and within a lane its partitions take turns.
-func (e *Engine) schedule() {
-	for e.inFlight < e.cfg.MaxInFlight {
-		which := e.furthestBehind()
-		if which == event.NoLane {
-			return
-		}
-		l := e.runnable[which][0]
-		e.runnable[which] = e.runnable[which][1:]
-		l.queued = false
-		if e.lanes[l.LP] != l || !l.mayStart() {
-			continue // gone; or its lease lapsed, and it gets its turn again when it is claimed anew
-		}
-		if en := l.ready.pop(); !en.cancelled { // which has another way to its end
-			e.start(en)
-		}
-		e.enqueue(l)
-	}
-}
-
-// mayStart tells whether the lane may start requests, as long as the lease holds.
-func (l *lane) mayStart() bool { return l.claimer.Owns() && !l.lapsed && l.heard }
-
-func (e *Engine) furthestBehind() event.Lane {
-	best := event.NoLane
-	for _, which := range event.Lanes() {
-		if len(e.runnable[which]) == 0 {
-			continue
-		}
-		if best == event.NoLane || e.byLane[which]*e.cfg.Weights[best] < e.byLane[best]*e.cfg.Weights[which] {
-			best = which
-		}
-	}
-	return best
 }
 
 func (e *Engine) start(en *entry) {
@@ -231,8 +184,7 @@ func (e *Engine) start(en *entry) {
 	if en.cancelled {
 		e.ending++
 	} else {
-		e.inFlight++
-		e.byLane[l.Lane]++
+		e.begun(en)
 	}
 	e.do(Start{
 		LP: l.LP, Gen: l.gen, Request: en.Request, Resume: en.resume, Cancelled: en.cancelled, Try: en.try, Again: again,
@@ -245,8 +197,7 @@ func (e *Engine) ended(in Ended) {
 	if in.Cancelled {
 		e.ending--
 	} else {
-		e.inFlight--
-		e.byLane[in.Lane]--
+		e.over(in)
 	}
 	l := e.lanes[in.LP]
 	if l == nil || l.gen != in.Gen {
@@ -303,18 +254,17 @@ func (e *Engine) factWritten(now time.Time, in FactWritten) {
 		l.done(o)
 	}
 	if en.key != nil {
-		l.finish(en, e.cfg.Recent)
+		e.finish(l, en)
 		e.controls[l.Partition].drop(en.name)
 	}
 	e.take(l)
-	e.enqueue(l)
 }
 
 // finish lets the next of the key run. One that was cancelled while it waited
 // may be done before those that stand before it.
-func (l *lane) finish(en *entry, limit int) {
+func (e *Engine) finish(l *lane, en *entry) {
 	delete(l.jobs, en.name)
-	l.recent.add(en.name, struct{}{}, limit)
+	l.recent.add(en.name, struct{}{}, e.cfg.Recent)
 	k := en.key
 	if k.queue[0] != en {
 		k.queue = slices.DeleteFunc(k.queue, func(other *entry) bool { return other == en })
@@ -327,6 +277,6 @@ func (l *lane) finish(en *entry, limit int) {
 		return
 	}
 	if next := k.queue[0]; !next.cancelled { // else it is on its way to its end, and the next follows that
-		l.ready.push(next)
+		e.runnable(next)
 	}
 }
