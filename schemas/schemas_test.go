@@ -93,6 +93,20 @@ func TestEveryGoldenFileIsValidUnderItsSchemaAndNoOther(t *testing.T) {
 	}
 }
 
+func TestAnUnwatchedJobsEndIsValid(t *testing.T) {
+	raw, err := os.ReadFile("../internal/event/testdata/unwatched/output.completed.v1.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := compile(t, "events/output.completed.v1.json")
+	if err := validate(s, raw); err != nil {
+		t.Error(err)
+	}
+	if err := validate(s, []byte(strings.Replace(string(raw), `"deltas":[{"index":0`, `"deltas":[{"index":-1`, 1))); err == nil {
+		t.Error("a delta of choice -1 is valid")
+	}
+}
+
 func TestEveryGoldenFileHasASchema(t *testing.T) {
 	for file, raw := range goldenFiles(t) {
 		v, err := event.ScanHead(raw[:len(raw)-1])

@@ -80,15 +80,23 @@ def read(broker, job, topic="penstock.tokens", tenant="default"):
             return
 
 
+def deltas(event):
+    """What an event says of the answer. Of a job with "stream": false its end says all."""
+    if event["type"] == "output.delta":
+        return [event["data"]]
+    return event["data"].get("deltas", [])
+
+
 if __name__ == "__main__":
     args = [a for a in sys.argv[1:] if a != "--events"]
     for event, value in read(*args):
         if "--events" in sys.argv:
             print(value.decode(), flush=True)
-        elif event["type"] == "output.delta":
-            if event["data"]["index"] == 0:
-                print(event["data"].get("content", ""), end="", flush=True)
-        elif event["type"] == "output.superseded":
+            continue
+        for delta in deltas(event):
+            if delta["index"] == 0:
+                print(delta.get("content", ""), end="", flush=True)
+        if event["type"] == "output.superseded":
             print("\n[the text above is void: the answer begins anew]")
         elif event["type"] in TERMINAL:
             print(f"\n[{event['type']} {json.dumps(event['data'])}]")

@@ -55,6 +55,20 @@ func TestAPromptIsSubmittedAndFollowed(t *testing.T) {
 	}
 }
 
+func TestAJobWhoseEndSaysAllIsShownLikeAnyOther(t *testing.T) {
+	t.Parallel()
+	p := dev(t)
+	watched := p.on(t, "job", "submit", "--model", quick, "--follow", "hello").want(t, exitDone)
+	o := p.on(t, "job", "submit", "--model", quick, "--no-stream", "--follow", "hello").want(t, exitDone)
+	if o.stdout != watched.stdout || o.stdout == "" {
+		t.Errorf("it said %q, the watched one %q", o.stdout, watched.stdout)
+	}
+	records := p.on(t, "job", "tail", firstJob(t, o.stderr), "-o", "jsonl").want(t, exitDone)
+	if strings.Count(records.stdout, "\n") != 1 || !strings.Contains(records.stdout, `"deltas":[{"index":0,"content":`) {
+		t.Errorf("the records are %s", records.stdout)
+	}
+}
+
 func TestAFollowedJobThatFailsIsAFailure(t *testing.T) {
 	t.Parallel()
 	p := dev(t)

@@ -33,6 +33,7 @@ type SubmitCmd struct {
 	Model        string        `short:"m" help:"The model to ask, such as sim."`
 	Lane         string        `enum:",interactive,standard,batch" default:"" help:"The prompt's lane: interactive, standard or batch."`
 	Conversation string        `help:"The prompt's conversation."`
+	NoStream     bool          `name:"no-stream" help:"Do not write the prompt's answer as it comes: its only event is its end, which has all of it."`
 	File         string        `short:"f" placeholder:"FILE" help:"A file of JSON lines, each the body of a POST /v1/jobs; - is stdin."`
 	Wait         bool          `xor:"until" help:"Wait for each job's end."`
 	Follow       bool          `xor:"until" help:"Write what each job says as it comes, one job after the other."`
@@ -110,8 +111,8 @@ func (c *SubmitCmd) check() error {
 	switch {
 	case c.File == "" && len(c.Prompt) == 0:
 		return usagef(`nothing to submit: give a prompt, as in penstock job submit --model sim "hello", or JSON lines with --file`)
-	case c.File != "" && (len(c.Prompt) > 0 || c.Model != "" || c.Lane != "" || c.Conversation != ""):
-		return usagef("a file's lines say all about their jobs: leave --model, --lane, --conversation and the prompt away")
+	case c.File != "" && (len(c.Prompt) > 0 || c.Model != "" || c.Lane != "" || c.Conversation != "" || c.NoStream):
+		return usagef("a file's lines say all about their jobs: leave --model, --lane, --conversation, --no-stream and the prompt away")
 	case c.File == "" && c.Model == "":
 		return usagef("a prompt needs a model: --model sim, for one")
 	case c.Concurrency < 1:
@@ -129,11 +130,16 @@ func (c *SubmitCmd) promptBody() ([]byte, error) {
 		Model    string    `json:"model"`
 		Messages []message `json:"messages"`
 	}
+	var stream *bool
+	if c.NoStream {
+		stream = new(false)
+	}
 	b, err := json.Marshal(struct {
 		Lane         string `json:"lane,omitzero"`
 		Conversation string `json:"conversation,omitzero"`
+		Stream       *bool  `json:"stream,omitzero"`
 		Body         chat   `json:"body"`
-	}{c.Lane, c.Conversation, chat{c.Model, []message{{"user", strings.Join(c.Prompt, " ")}}}})
+	}{c.Lane, c.Conversation, stream, chat{c.Model, []message{{"user", strings.Join(c.Prompt, " ")}}}})
 	if err != nil {
 		return nil, usagef("the prompt is no text: %w", err)
 	}

@@ -52,8 +52,17 @@ func (t *teller) tell(e *client.Event) error {
 		if err := event.DecodeData(e.View.Data, &d); err != nil {
 			return fmt.Errorf("read what the job says: %w", err)
 		}
-		if text && d.Index == 0 {
-			t.say(d.Content + d.Refusal)
+		t.delta(&d)
+	case event.OutputCompleted, event.OutputCancelled:
+		var end event.Stopped
+		if err := event.DecodeData(e.View.Data, &end); err != nil {
+			return fmt.Errorf("read what the job says: %w", err)
+		}
+		for i := range end.Deltas {
+			t.delta(&end.Deltas[i])
+		}
+		if e.View.Type == event.OutputCancelled {
+			t.failure = "was cancelled"
 		}
 	case event.OutputSuperseded:
 		var s event.Superseded
@@ -68,8 +77,6 @@ func (t *teller) tell(e *client.Event) error {
 			return fmt.Errorf("read why the job failed: %w", err)
 		}
 		t.failure = fmt.Sprintf("failed: %s (%s)", f.Message, f.Code)
-	case event.OutputCancelled:
-		t.failure = "was cancelled"
 	case "stream.gap":
 		var gap struct {
 			Reason string `json:"reason"`
@@ -82,6 +89,13 @@ func (t *teller) tell(e *client.Event) error {
 	default: // what this build does not know, or does not show
 	}
 	return nil
+}
+
+// delta shows what the first choice says.
+func (t *teller) delta(d *event.Delta) {
+	if t.out == asTable && d.Index == 0 {
+		t.say(d.Content + d.Refusal)
+	}
 }
 
 func (t *teller) say(text string) {

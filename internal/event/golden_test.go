@@ -137,6 +137,34 @@ func TestGoldenFilesDecodeForEver(t *testing.T) {
 	}
 }
 
+// TestAnEndThatHoldsAllThatWasSaidDecodesForEver is of the second form that an
+// end has, that of an unwatched job.
+func TestAnEndThatHoldsAllThatWasSaidDecodesForEver(t *testing.T) {
+	want := Completed{
+		Model: "sim", Choices: []Choice{{FinishReason: "stop"}}, Usage: &Usage{PromptTokens: 9, CompletionTokens: 2, TotalTokens: 11},
+		Deltas: []Delta{{Content: "When the"}, {Index: 1, Content: " wörld\n", Reasoning: "hm"}},
+	}
+	h := goldenHead(OutputCompleted)
+	file, err := os.ReadFile(filepath.Join("testdata", "unwatched", "output.completed.v1.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(file), string(Append(nil, &h, Encode(&want)))+"\n"); diff != "" {
+		t.Errorf("it is no longer written as it was (-file +written):\n%s", diff)
+	}
+	v, err := ScanHead(file[:len(file)-1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got Completed
+	if err := DecodeData(v.Data, &got); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("data (-want +got):\n%s", diff)
+	}
+}
+
 func newPayload(t Type) any {
 	switch t {
 	case JobRequested:

@@ -14,7 +14,7 @@ type Request struct {
 	Body     jsontext.Value    `json:"body"`              // the model request, as the client sent it
 	Deadline time.Time         `json:"deadline,omitzero"` // zero: none
 	CustomID string            `json:"custom_id,omitzero"`
-	Stream   *bool             `json:"stream,omitzero"` // nil means true: deltas are written
+	Stream   *bool             `json:"stream,omitzero"` // nil means true: deltas are written; false: its end alone is
 	Metadata map[string]string `json:"metadata,omitzero"`
 	// Repeat says that the same job may have been written before by a producer
 	// that did not learn what became of it.
@@ -83,6 +83,14 @@ type Completed struct {
 	Model   string   `json:"model"`
 	Choices []Choice `json:"choices"`
 	Usage   *Usage   `json:"usage,omitzero"`
+	// Deltas are what was said and stands in no output.delta of its own, in
+	// order: of a job that nobody watches, usually all of it.
+	Deltas []Delta `json:"deltas,omitzero"`
+}
+
+// Stopped is the data of output.cancelled.
+type Stopped struct {
+	Deltas []Delta `json:"deltas,omitzero"` // as Completed.Deltas
 }
 
 // Failed is the data of output.failed, job.failed and job.expired.

@@ -58,6 +58,22 @@ func TestAChatStreamIsDataLinesAndNothingElse(t *testing.T) {
 	})
 }
 
+func TestAChatStreamHasWhatItsEndSays(t *testing.T) {
+	g, d := onDesk(t, Config{})
+	r := g.chat(`,"stream":true`)
+	a := <-d.jobs
+	a.write(event.OutputCompleted, event.Completed{
+		Model: "sim", Choices: []event.Choice{{FinishReason: "stop"}},
+		Deltas: []event.Delta{{Content: "Hel"}, {Content: "lo", Logprobs: jsontext.Value(`{"content":[]}`)}},
+	})
+	got := r.text(http.StatusOK)
+	for _, want := range []string{`"delta":{"role":"assistant","content":"Hel"}`, `"delta":{"content":"lo"},"logprobs":{"content":[]}`, `"finish_reason":"stop"`, "data: [DONE]"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("it has no %s:\n%s", want, got)
+		}
+	}
+}
+
 func TestABodyGoesIntoTheJobAsItCame(t *testing.T) {
 	g, d := onDesk(t, Config{})
 	d.begin = func(a *author) { a.whole(1) }

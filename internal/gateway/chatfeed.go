@@ -3,6 +3,8 @@ package gateway
 import (
 	"log/slog"
 
+	"github.com/go-json-experiment/json/jsontext"
+
 	"github.com/penstock-io/penstock/internal/event"
 	"github.com/penstock-io/penstock/internal/fault"
 	"github.com/penstock-io/penstock/internal/gateway/openai"
@@ -52,6 +54,9 @@ func (f *chatFeed) take(e *entry) bool {
 		if !f.decode(v, &end) {
 			return false
 		}
+		if !f.takeRest(v) {
+			return false
+		}
 		f.out.buf = f.chunks.AppendEnd(f.out.buf, &end)
 		f.out.events++
 	case event.OutputFailed:
@@ -65,6 +70,26 @@ func (f *chatFeed) take(e *entry) bool {
 	default: // a tool's result, or what a later version writes: no part of the answer
 	}
 	return !f.out.full()
+}
+
+// takeRest takes what stands in no delta of its own but in the end.
+func (f *chatFeed) takeRest(v *event.View) bool {
+	var rest struct {
+		Deltas []jsontext.Value `json:"deltas"`
+	}
+	if !f.decode(v, &rest) {
+		return false
+	}
+	for _, data := range rest.Deltas {
+		buf, err := f.chunks.AppendDelta(f.out.buf, data)
+		if err != nil {
+			f.unreadable(v, err)
+			return false
+		}
+		f.out.buf = buf
+		f.out.events++
+	}
+	return true
 }
 
 // gap implements taker.

@@ -20,6 +20,7 @@ type createWire struct {
 	Endpoint     jsontext.Value `json:"endpoint"`
 	Body         jsontext.Value `json:"body"`
 	Deadline     jsontext.Value `json:"deadline"`
+	Stream       jsontext.Value `json:"stream"`
 	Metadata     jsontext.Value `json:"metadata"`
 }
 
@@ -43,7 +44,7 @@ func (s *Service) decode(body []byte) (job.Request, error) {
 	if err := api.DecodeJSON(body, &w); err != nil {
 		return in, err //nolint:wrapcheck // a fault already
 	}
-	doc := make(map[string]any, 6)
+	doc := make(map[string]any, 7)
 	for _, f := range [...]struct {
 		name string
 		raw  jsontext.Value
@@ -52,6 +53,7 @@ func (s *Service) decode(body []byte) (job.Request, error) {
 		{"conversation", w.Conversation},
 		{"endpoint", w.Endpoint},
 		{"deadline", w.Deadline},
+		{"stream", w.Stream},
 		{"metadata", w.Metadata},
 	} {
 		if f.raw == nil {
@@ -123,6 +125,8 @@ func fill(in *job.Request, doc map[string]any) error {
 		}
 		in.Deadline = at
 	}
+	stream, given := doc["stream"].(bool)
+	in.Unwatched = given && !stream
 	if pairs, ok := doc["metadata"].(map[string]any); ok {
 		in.Metadata = make(map[string]string, len(pairs))
 		for k, v := range pairs {

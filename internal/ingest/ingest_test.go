@@ -139,7 +139,7 @@ func TestJobBecomesARecordAndAReceipt(t *testing.T) {
 	h := handler(newService(t, Config{Producer: log, Cursors: fixedCursors("c")}))
 	const trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 	w, _ := send(t, h, `{"lane":"batch","conversation":"conv-1","endpoint":"/v1/chat/completions",
-		"body":{"model":"sim", "stream":true},"deadline":"2026-11-22T15:00:00.5+01:00","metadata":{"b":"2","a":"\u00e9"}}`, "Traceparent", trace)
+		"body":{"model":"sim", "stream":true},"deadline":"2026-11-22T15:00:00.5+01:00","stream":false,"metadata":{"b":"2","a":"\u00e9"}}`, "Traceparent", trace)
 	res := receipt(t, w)
 	partition := job.Partition("conv-1", partitions)
 	at := noon.Truncate(time.Millisecond)
@@ -179,7 +179,7 @@ func TestJobBecomesARecordAndAReceipt(t *testing.T) {
 	req.Deadline = req.Deadline.UTC()
 	wantReq := event.Request{
 		Endpoint: "/v1/chat/completions", Body: []byte(`{"model":"sim", "stream":true}`),
-		Deadline: time.Date(2026, 11, 22, 14, 0, 0, 5e8, time.UTC), Metadata: map[string]string{"a": "é", "b": "2"},
+		Deadline: time.Date(2026, 11, 22, 14, 0, 0, 5e8, time.UTC), Stream: new(false), Metadata: map[string]string{"a": "é", "b": "2"},
 	}
 	if diff := cmp.Diff(wantHead, head); diff != "" {
 		t.Error(diff)

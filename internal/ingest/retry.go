@@ -49,7 +49,7 @@ func (s *Service) retry(r *http.Request) (answer, error) {
 	if err != nil || h.Job != id || h.Tenant != tenant {
 		return answer{}, fault.New(fault.NotFound, "the request of job %s is not in the log any more: submit it anew", id)
 	}
-	in := job.Request{Lane: res.Lane, Conversation: h.Conversation, Endpoint: req.Endpoint, Body: req.Body, Metadata: req.Metadata}
+	in := job.Request{Lane: res.Lane, Conversation: h.Conversation, Endpoint: req.Endpoint, Body: req.Body, Unwatched: !req.Streams(), Metadata: req.Metadata}
 	if req.Deadline.After(s.cfg.Now()) {
 		in.Deadline = req.Deadline
 	}

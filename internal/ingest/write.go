@@ -75,6 +75,9 @@ func (s *Service) draft(tenant string, in *job.Request, traceparent string) (*dr
 			Endpoint: in.Endpoint, Body: in.Body, Deadline: in.Deadline, Metadata: in.Metadata,
 		},
 	}
+	if in.Unwatched {
+		w.request.Stream = new(false)
+	}
 	if validTraceparent(traceparent) {
 		w.traceparent = traceparent
 	}
@@ -175,6 +178,9 @@ func (w *draft) data(repeat bool) []byte {
 		b = append(b, `,"deadline":"`...)
 		b = r.Deadline.AppendFormat(b, time.RFC3339Nano) // in its own zone, by which its year is judged
 		b = append(b, '"')
+	}
+	if !r.Streams() {
+		b = append(b, `,"stream":false`...)
 	}
 	if len(r.Metadata) > 0 {
 		b = append(b, `,"metadata":`...)

@@ -15,6 +15,7 @@ type Request struct {
 	Endpoint     string     // "" is event.DefaultEndpoint
 	Body         jsontext.Value
 	Deadline     time.Time // zero: none
+	Unwatched    bool      // nobody will watch it: no deltas are written
 	Metadata     map[string]string
 }
 

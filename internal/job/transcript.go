@@ -91,34 +91,75 @@ func (t *Transcript) Apply(v *event.View) error {
 		return nil
 	}
 	at, err := time.Parse(time.RFC3339Nano, string(v.Time))
-	if err == nil && t.StartedAt.IsZero() {
-		t.StartedAt = at
+	if err != nil {
+		at = time.Time{}
 	}
 	switch v.Type {
 	case event.OutputStarted:
-		t.Started = event.Started{}
-		return event.DecodeData(v.Data, &t.Started)
+		return applied[event.Started](t, v.Data, at)
 	case event.OutputDelta:
-		var d event.Delta
-		if err := event.DecodeData(v.Data, &d); err != nil {
-			return err
-		}
-		return t.Say(&d)
+		return applied[event.Delta](t, v.Data, at)
 	case event.OutputSuperseded:
-		t.choices, t.bytes, t.Deltas = nil, 0, 0
-		return nil
+		return t.take(event.Superseded{}, at)
 	case event.OutputCompleted:
-		t.EndedAt = at
-		return event.DecodeData(v.Data, &t.Completed)
+		return applied[event.Completed](t, v.Data, at)
 	case event.OutputFailed:
-		t.EndedAt = at
-		return event.DecodeData(v.Data, &t.Failed)
+		return applied[event.Failed](t, v.Data, at)
 	case event.OutputCancelled:
-		t.EndedAt = at
-		return nil
+		return applied[event.Stopped](t, v.Data, at)
 	default: // it says nothing that is a part of the answer
+		return t.take(nil, at)
+	}
+}
+
+func applied[P any](t *Transcript, data []byte, at time.Time) error {
+	var payload P
+	if err := event.DecodeData(data, &payload); err != nil {
+		_ = t.take(nil, at) // that it happened is true all the same
+		return err
+	}
+	return t.take(payload, at)
+}
+
+// Write is Apply for who writes the event, and has its payload: one of package
+// event's, by value.
+func (t *Transcript) Write(h *event.Head, payload any) error {
+	if !t.Progress.Apply(&event.View{Type: h.Type, Seq: h.Seq, Attempt: h.Attempt}) {
 		return nil
 	}
+	return t.take(payload, h.Time.UTC().Truncate(time.Millisecond)) // as it stands in the log
+}
+
+// take adds what a payload says. It is of an event that is news, from the time at.
+func (t *Transcript) take(payload any, at time.Time) error {
+	if t.StartedAt.IsZero() {
+		t.StartedAt = at
+	}
+	if t.End != "" {
+		t.EndedAt = at
+	}
+	var deltas []event.Delta
+	switch p := payload.(type) {
+	case event.Started:
+		t.Started = p
+	case event.Delta:
+		return t.Say(&p)
+	case event.Superseded:
+		t.choices, t.bytes, t.Deltas = nil, 0, 0
+	case event.Completed:
+		deltas, p.Deltas = p.Deltas, nil
+		t.Completed = p
+	case event.Failed:
+		t.Failed = p
+	case event.Stopped:
+		deltas = p.Deltas
+	}
+	for i := range deltas {
+		if err := t.Say(&deltas[i]); err != nil {
+			return fmt.Errorf("deltas: %w", err)
+		}
+	}
+	return nil
 }
 
 // Say adds what a delta says.

@@ -267,7 +267,14 @@ func TestAFactReadsAsItAlwaysDid(t *testing.T) {
 			out(event.OutputDelta, 1, 1, event.Delta{Content: "Hello"}),
 			out(event.OutputCompleted, 1, 2, event.Completed{Model: "sim", Choices: []event.Choice{{FinishReason: "stop"}}, Usage: &event.Usage{PromptTokens: 1, CompletionTokens: 2, TotalTokens: 3}}),
 		}, event.JobCompleted, `{"model":"sim","output":[{"index":0,"message":{"role":"assistant","content":"Hello"},"finish_reason":"stop"}],"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}}`},
+		"completed, with all in its end": {[]event.View{
+			out(event.OutputCompleted, 1, 0, event.Completed{Model: "sim", Choices: []event.Choice{{FinishReason: "stop"}}, Deltas: []event.Delta{{Content: "Hel"}, {Content: "lo"}}}),
+		}, event.JobCompleted, `{"model":"sim","output":[{"index":0,"message":{"role":"assistant","content":"Hello"},"finish_reason":"stop"}]}`},
 		"cancelled": {[]event.View{out(event.OutputCancelled, 1, 0, struct{}{})}, event.JobCancelled, `{}`},
+		"cancelled, with all in its end": {
+			[]event.View{out(event.OutputCancelled, 1, 0, event.Stopped{Deltas: []event.Delta{{Index: 1, Content: "He"}}})},
+			event.JobCancelled, `{"output":[{"index":1,"message":{"role":"assistant","content":"He"}}]}`,
+		},
 		"cancelled in the middle": {[]event.View{
 			out(event.OutputStarted, 1, 0, event.Started{Model: "sim", Provider: "sim"}), out(event.OutputDelta, 1, 1, event.Delta{Content: "He"}),
 			out(event.OutputCancelled, 1, 2, struct{}{}),
@@ -287,7 +294,8 @@ func TestDataThatIsNotItsTypesIsToldAndIsProgressAllTheSame(t *testing.T) {
 	for kind, bad := range map[event.Type][]string{
 		event.OutputStarted:   {`{"model":7}`},
 		event.OutputDelta:     {`{"content":7}`, `{"index":-1}`, `{"index":128}`, `{"tool_calls":7}`, `{"tool_calls":[{"index":-1}]}`, `{"tool_calls":[{"index":128}]}`, `[]`},
-		event.OutputCompleted: {`{"choices":7}`},
+		event.OutputCompleted: {`{"choices":7}`, `{"deltas":{}}`, `{"deltas":[{"index":-1}]}`},
+		event.OutputCancelled: {`{"deltas":[7]}`},
 		event.OutputFailed:    {`{"code":7}`},
 	} {
 		for _, data := range bad {

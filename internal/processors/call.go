@@ -81,6 +81,7 @@ func (p *Processor) output(g *gate, s engine.Start, t *job.Transcript) *output {
 	o := &output{
 		gate: g, out: p.out, topic: p.cfg.Names.Tokens(), key: s.Request.Record.Key, head: h,
 		now: p.now, coalesce: p.cfg.coalesce(), limits: p.cfg.limits(), transcript: *t, found: t.NextSeq, ctx: g.ctx,
+		unwatched: !s.Request.Data.Streams(), started: t.Started,
 	}
 	if t.NextSeq > 0 {
 		o.said = len(event.Encode(t.Output()))
@@ -110,7 +111,7 @@ func (p *Processor) answer(ctx context.Context, o *output, s engine.Start) (retr
 	case s.Expired:
 		return nil, o.fail(fault.New(fault.Expired, "the request is older than what the log still holds of any output"))
 	case s.Cancelled || errors.Is(context.Cause(ctx), errCancelled):
-		return nil, o.emit(event.OutputCancelled, struct{}{})
+		return nil, o.emit(event.OutputCancelled, event.Stopped{})
 	}
 	provider, req, err := p.resolve(o, s)
 	if err != nil {
@@ -156,7 +157,7 @@ func (p *Processor) broken(ctx context.Context, o *output, s engine.Start, err e
 		err = cause // a cancel, the deadline or its silence, whatever the provider made of it
 	}
 	if errors.Is(err, errCancelled) {
-		return nil, o.emit(event.OutputCancelled, struct{}{})
+		return nil, o.emit(event.OutputCancelled, event.Stopped{})
 	}
 	if !spoke {
 		if retry := p.retryOf(o, s, err); retry != nil {

@@ -235,8 +235,14 @@ func (w *world) outputsUntil(enough func(*told) bool, ids ...string) map[string]
 	return got
 }
 
+// fact is one of the jobs topic.
+type fact struct {
+	event.Head
+	data string
+}
+
 // facts reads the terminal facts of the jobs topic until every job has one.
-func (w *world) facts(ids ...string) map[string][]event.Head {
+func (w *world) facts(ids ...string) map[string][]fact {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(w.t.Context(), 60*time.Second)
 	defer cancel()
@@ -248,7 +254,7 @@ func (w *world) facts(ids ...string) map[string][]event.Head {
 	for p := range w.partitions {
 		tail.Follow(p, 0)
 	}
-	got := map[string][]event.Head{}
+	got := map[string][]fact{}
 	for missing := true; missing; {
 		missing = false
 		for _, id := range ids {
@@ -268,7 +274,7 @@ func (w *world) facts(ids ...string) map[string][]event.Head {
 					w.t.Fatal(err)
 				}
 				if v.Type.Terminal() {
-					got[string(v.Job)] = append(got[string(v.Job)], v.Head())
+					got[string(v.Job)] = append(got[string(v.Job)], fact{v.Head(), string(v.Data)})
 				}
 			}
 		}

@@ -127,7 +127,7 @@ func (o *output) answer(s engine.Start) answer {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	t := &o.transcript
-	a := answer{endpoint: s.Request.Data.Endpoint, started: t.Started, asked: s.Request.Time, last: o.now()}
+	a := answer{endpoint: s.Request.Data.Endpoint, started: o.started, asked: s.Request.Time, last: o.now()}
 	if s.Resume == nil { // else the first may be another process's
 		a.first = o.firstAt
 	}

@@ -25,6 +25,9 @@ type producer interface {
 // coalesce.every, unless coalesce.bytes have gathered. What waits is written by
 // a timer, and before anything that is not a delta. output.started waits the
 // same way, for the first delta to share its batch.
+//
+// Of a job that nobody watches nothing is written before its end, which then has
+// all that was said; unless that is more than maxHeld.
 type output struct {
 	gate      *gate
 	out       producer
@@ -44,7 +47,11 @@ type output struct {
 	mu         sync.Mutex      // of all below: the timer writes too
 	ctx        context.Context //nolint:containedctx // the timer writes under it as well
 	transcript job.Transcript
+	unwatched  bool           // deltas are held, and nothing is written before the end
+	held       [][]byte       // deltas as JSON, without a seq, in the transcript already
+	heldBytes  int            // of held
 	opening    *event.Started // waits to be written before anything else
+	started    event.Started  // of the newest attempt of ours, written or not
 	pending    event.Delta    // coalesced, without a seq
 	waiting    bool           // pending holds something
 	flushedAt  time.Time
@@ -70,6 +77,11 @@ const margin = 32 << 10
 // record of the token topic whatever escaping makes of it.
 const maxDeltaBytes = 128 << 10
 
+// maxHeld bounds what is held of an unwatched job, in bytes of JSON; one that
+// says more is written as a watched one from there on. It fits into a record of
+// the token topic.
+const maxHeld = 256 << 10
+
 // delta takes one piece of the answer.
 func (o *output) delta(d *event.Delta) error {
 	o.mu.Lock()
@@ -88,8 +100,14 @@ func (o *output) delta(d *event.Delta) error {
 	} else {
 		o.pending, o.waiting = *d, true
 	}
+	if len(o.pending.Content)+len(o.pending.Reasoning) >= o.coalesce.bytes || !plain(d) {
+		return o.flush()
+	}
+	if o.unwatched {
+		return nil
+	}
 	wait := o.coalesce.every - o.now().Sub(o.flushedAt)
-	if wait <= 0 || len(o.pending.Content)+len(o.pending.Reasoning) >= o.coalesce.bytes || !plain(d) {
+	if wait <= 0 {
 		return o.flush()
 	}
 	o.ringIn(wait)
@@ -106,8 +124,10 @@ func (o *output) open(s event.Started) error {
 	if err := o.flush(); err != nil {
 		return err
 	}
-	o.opening = &s
-	o.ringIn(o.coalesce.every)
+	o.opening, o.started = &s, s
+	if !o.unwatched {
+		o.ringIn(o.coalesce.every)
+	}
 	return nil
 }
 
@@ -141,11 +161,10 @@ func (o *output) ring() {
 	}
 }
 
-// flush writes what waits. The caller holds mu.
+// flush writes what waits, or holds it. The caller holds mu.
 func (o *output) flush() error {
-	if s := o.opening; s != nil {
-		o.opening = nil
-		if err := o.put(event.OutputStarted, event.Encode(s)); err != nil {
+	if !o.unwatched {
+		if err := o.begin(); err != nil {
 			return err
 		}
 	}
@@ -153,7 +172,10 @@ func (o *output) flush() error {
 		return nil
 	}
 	d := o.pending
-	o.pending, o.waiting, o.flushedAt = event.Delta{}, false, o.now()
+	o.pending, o.waiting = event.Delta{}, false
+	if !o.unwatched {
+		o.flushedAt = o.now()
+	}
 	for len(d.Content) > maxDeltaBytes || len(d.Reasoning) > maxDeltaBytes {
 		part := event.Delta{Index: d.Index}
 		part.Reasoning, d.Reasoning = cut(d.Reasoning)
@@ -167,18 +189,59 @@ func (o *output) flush() error {
 	return o.say(&d)
 }
 
-// say writes one delta and adds it to the transcript.
+// begin writes output.started, where it is not written.
+func (o *output) begin() error {
+	s := o.opening
+	if s == nil {
+		return nil
+	}
+	o.opening = nil
+	return o.put(event.OutputStarted, *s)
+}
+
+// say writes one delta, or holds it, and adds it to the transcript.
 func (o *output) say(d *event.Delta) error {
 	data := event.AppendDelta(make([]byte, 0, 64+len(d.Content)), d)
 	o.said += len(data)
 	if o.firstAt.IsZero() {
 		o.firstAt = o.now()
 	}
-	if _, err := o.write(event.OutputDelta, data); err != nil {
+	if o.unwatched && o.heldBytes+len(data) > maxHeld {
+		if err := o.release(); err != nil {
+			return err
+		}
+	}
+	if o.unwatched {
+		o.held = append(o.held, data)
+		o.heldBytes += len(data)
+	} else if err := o.writeDelta(data); err != nil {
 		return err
 	}
-	o.transcript.Progress.Apply(&event.View{Type: event.OutputDelta, Seq: o.transcript.NextSeq, Attempt: o.head.Attempt})
 	return o.keep(o.transcript.Say(d))
+}
+
+func (o *output) writeDelta(data []byte) error {
+	h, err := o.write(event.OutputDelta, data)
+	if err == nil {
+		o.transcript.Progress.Apply(&event.View{Type: h.Type, Seq: h.Seq, Attempt: h.Attempt})
+	}
+	return err
+}
+
+// release writes what was held, and holds nothing from here on.
+func (o *output) release() error {
+	o.unwatched = false
+	if err := o.begin(); err != nil {
+		return err
+	}
+	held := o.held
+	o.held, o.heldBytes = nil, 0
+	for _, data := range held {
+		if err := o.writeDelta(data); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // keep remembers what broke the output.
@@ -201,7 +264,8 @@ func cut(s string) (part, rest string) {
 	return s[:n], s[n:]
 }
 
-// emit writes an event that is not a delta, behind all that waits.
+// emit writes an event that is not a delta, behind all that waits. The payload
+// is one of package event's, by value.
 func (o *output) emit(t event.Type, payload any) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -211,20 +275,40 @@ func (o *output) emit(t event.Type, payload any) error {
 	if err := o.flush(); err != nil {
 		return err
 	}
-	return o.put(t, event.Encode(payload))
+	return o.put(t, payload)
 }
 
-// put writes an event that is not a delta, and adds it to the transcript.
-func (o *output) put(t event.Type, data []byte) error {
-	value, err := o.write(t, data)
+// put writes an event that is not a delta, and adds it to the transcript, in
+// which what is held is already.
+func (o *output) put(t event.Type, payload any) error {
+	data := event.Encode(payload)
+	if len(o.held) > 0 && (t == event.OutputCompleted || t == event.OutputCancelled) {
+		data = withDeltas(data, o.held, o.heldBytes)
+		o.held, o.heldBytes = nil, 0
+	}
+	h, err := o.write(t, data)
 	if err != nil {
 		return err
 	}
-	view, err := event.ScanHead(value)
-	if err != nil {
-		return o.keep(err)
+	return o.keep(o.transcript.Write(&h, payload))
+}
+
+// withDeltas puts deltas into the data of an end, as their last field.
+func withDeltas(data []byte, deltas [][]byte, size int) []byte {
+	const name = `"deltas":[`
+	out := make([]byte, 0, len(data)+size+len(deltas)+len(name)+len(`,]}`))
+	out = append(out, data[:len(data)-1]...)
+	if len(out) > 1 {
+		out = append(out, ',')
 	}
-	return o.keep(o.transcript.Apply(&view))
+	out = append(out, name...)
+	for i, d := range deltas {
+		if i > 0 {
+			out = append(out, ',')
+		}
+		out = append(out, d...)
+	}
+	return append(out, ']', '}')
 }
 
 // saidBytes is about how large the job's fact will be.
@@ -246,8 +330,8 @@ func (o *output) ended() bool {
 const fullWait = 5 * time.Millisecond
 
 // write gives an event its seq and hands it to the producer. The caller holds mu.
-func (o *output) write(t event.Type, data []byte) (value []byte, err error) {
-	h := o.head
+func (o *output) write(t event.Type, data []byte) (h event.Head, err error) {
+	h = o.head
 	h.Type, h.V, h.Time, h.Seq = t, event.Version, o.now(), o.transcript.NextSeq
 	if h.Time.Before(o.notBefore) {
 		h.Time = o.notBefore
@@ -255,16 +339,16 @@ func (o *output) write(t event.Type, data []byte) (value []byte, err error) {
 	for {
 		err := o.gate.pass(o.ctx, func(epoch int64) error {
 			h.Epoch = epoch
-			value = event.Append(make([]byte, 0, 256+len(data)), &h, data)
+			value := event.Append(make([]byte, 0, 320+len(data)), &h, data)
 			return o.out.Go(event.Record{
 				Topic: o.topic, Partition: o.gate.lp.Partition, Key: o.key, Value: value, Time: h.Time, Headers: o.headers(&h),
 			}, o.written)
 		})
 		if err == nil {
-			return value, nil
+			return h, nil
 		}
 		if !errors.Is(err, kafka.ErrFull) || !sleep(o.ctx, fullWait) {
-			return nil, o.keep(err)
+			return h, o.keep(err)
 		}
 	}
 }
@@ -296,7 +380,7 @@ func (o *output) end() {
 	if o.timer != nil {
 		o.timer.Stop()
 	}
-	o.opening, o.waiting = nil, false
+	o.opening, o.waiting, o.held = nil, false, nil
 	if o.err == nil {
 		o.err = errShut
 	}

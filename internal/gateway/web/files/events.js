@@ -94,11 +94,11 @@ function fold(v, event, at) {
     case 'output.superseded':
       return note({ ...v, choices: [], deltas: 0, firstAt: 0, lastAt: 0, era: v.era + 1 }, supersededWords(v.attempt, data.reason));
     case 'output.completed':
-      return { ...v, status: 'completed', endedAt: at, model: data.model ?? v.model, usage: data.usage ?? null, choices: finish(v.choices, data.choices) };
+      return { ...v, status: 'completed', endedAt: at, model: data.model ?? v.model, usage: data.usage ?? null, choices: finish(sayRest(v.choices, data), data.choices) };
     case 'output.failed':
       return { ...v, status: data.code === 'expired' ? 'expired' : 'failed', endedAt: at, error: failure(data) };
     case 'output.cancelled':
-      return { ...v, status: 'cancelled', endedAt: at };
+      return { ...v, status: 'cancelled', endedAt: at, choices: sayRest(v.choices, data) };
     default:
       return v; // a type of a later version
   }
@@ -139,6 +139,15 @@ function say(choices, delta) {
   if (Array.isArray(delta.tool_calls)) c.tools = delta.tool_calls.reduce(callTool, c.tools);
   all[index] = c;
   return all;
+}
+
+/**
+ * @param {Choice[]} choices
+ * @param {any} data of an end, which holds what was not written as deltas
+ * @returns {Choice[]}
+ */
+function sayRest(choices, data) {
+  return Array.isArray(data.deltas) ? data.deltas.reduce((all, delta) => (delta ? say(all, delta) : all), choices) : choices;
 }
 
 /** @param {Tool[]} tools @param {any} part id and name come once, the arguments in pieces @returns {Tool[]} */

@@ -113,6 +113,15 @@ test('several choices, reasoning, refusals and tools are kept apart', () => {
   assert.equal(view.usage, null);
 });
 
+test('an end may hold what was not said before', () => {
+  const whole = { deltas: [{ index: 0, content: 'Hel' }, null, { index: 0, content: 'lo' }, { index: 1, content: 'B' }] };
+  const view = fold(script(['completed', { ...whole, model: 'm', choices: [{ index: 0, finish_reason: 'stop' }] }]));
+  assert.deepEqual(view.choices.map((c) => c.text), ['Hello', 'B']);
+  assert.deepEqual([view.status, view.model, view.choices[0].finish, view.nextSeq], ['completed', 'm', 'stop', 1]);
+  assert.equal(fold(script(['cancelled', whole])).choices[0].text, 'Hello');
+  assert.equal(fold(script(['cancelled', { deltas: 7 }])).choices.length, 0);
+});
+
 test('what it does not know, or cannot be, changes nothing that is shown', () => {
   const view = fold([
     { type: 'lane.claimed', data: {} }, { type: 'stream.hello' },
