@@ -9,7 +9,7 @@ COUNT     ?= 20
 PACKAGES  ?= ./...
 
 .DEFAULT_GOAL := help
-.PHONY: help dev build test page interop deploy-check real-model cover lint fmt tools bench bench-ttft bench-litellm fuzz stress
+.PHONY: help dev build test page interop deploy-check real-model cover lint fmt tools bench bench-ttft bench-litellm bench-connections fuzz stress
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,10 @@ bench: ## Go benchmarks; BENCHTIME=1s, PACKAGES=./...
 bench-ttft: build ## time to the first token beside the bare Kafka trip, on a Kafka of its own; ARGS for `penstock bench ttft`
 	@$(GO) build -o $(BUILD)/ ./internal/testenv/cmd/testenv
 	@PENSTOCK_TEST_THROUGHPUT=1 $(BUILD)/testenv -- scripts/bench-ttft.sh $(ARGS)
+
+bench-connections: build ## memory of idle WebSocket and SSE connections; ARGS for `penstock bench connections`
+	@$(GO) build -o $(BUILD)/ ./internal/testenv/cmd/testenv
+	@$(BUILD)/testenv -- scripts/bench-connections.sh $(ARGS)
 
 fuzz: ## every fuzz target in turn; FUZZTIME=10s each
 	@grep -roE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . | sed -E 's|/[^/]*:func | |' | sort -u | \

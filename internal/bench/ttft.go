@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -22,6 +23,8 @@ type Server struct {
 	URL    string // such as http://127.0.0.1:8080
 	APIKey string
 	client *http.Client
+
+	buffers sync.Pool // to write to WebSockets with
 }
 
 // NewServer makes a Server with a connection for every trip at a time.

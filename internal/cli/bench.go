@@ -12,7 +12,8 @@ import (
 
 // BenchCmd measures a running deployment.
 type BenchCmd struct {
-	TTFT BenchTTFTCmd `cmd:"" name:"ttft" help:"Time to the first token of an instant model, beside the bare Kafka trip."`
+	TTFT        BenchTTFTCmd        `cmd:"" name:"ttft" help:"Time to the first token of an instant model, beside the bare Kafka trip."`
+	Connections BenchConnectionsCmd `cmd:"" help:"What connections that wait cost the server in memory."`
 }
 
 // BenchTTFTCmd measures the time from a request to its first token.

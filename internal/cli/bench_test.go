@@ -1,6 +1,9 @@
 package cli
 
 import (
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 )
@@ -26,6 +29,30 @@ func TestBenchTTFTSaysWhatIsWrong(t *testing.T) {
 	p := dev(t)
 	got := run(t, "bench", "ttft", "--kafka", p.kafka(t), "--server", "http://127.0.0.1:1", "--trips", "3").want(t, exitFailed)
 	if !strings.Contains(got.stderr, "connection refused") {
+		t.Error(got.stderr)
+	}
+}
+
+func TestBenchConnectionsMeasuresWhatWaitingCosts(t *testing.T) {
+	p := dev(t)
+	metrics := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "process_resident_memory_bytes 1.048576e+06\ngo_goroutines 7\ngo_memstats_stack_inuse_bytes 1024\n")
+	}))
+	t.Cleanup(metrics.Close)
+	for _, kind := range []string{"ws", "ws-watching", "sse"} {
+		args := []string{"bench", "connections", "--metrics", metrics.URL, "--kind", kind, "--connections", "7", "--partitions", "3", "--hold", "10ms"}
+		got := p.on(t, args...).want(t, exitDone)
+		for _, want := range []string{"RESIDENT EACH", kind, "0.0 KiB", "7 / 7 / 7"} {
+			if !strings.Contains(got.stdout, want) {
+				t.Errorf("the table has no %q:\n%s", want, got.stdout)
+			}
+		}
+		if lines := p.on(t, append(args, "-o", "jsonl")...).want(t, exitDone); !strings.Contains(lines.stdout, `"resident_held":1048576`) {
+			t.Errorf("%s", lines.stdout)
+		}
+	}
+	run(t, "bench", "connections", "--connections", "0").want(t, exitUsage)
+	if got := p.on(t, "bench", "connections", "--metrics", "http://127.0.0.1:1", "--hold", "1ms").want(t, exitFailed); !strings.Contains(got.stderr, "metrics listener") {
 		t.Error(got.stderr)
 	}
 }

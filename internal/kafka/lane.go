@@ -3,6 +3,7 @@ package kafka
 import (
 	"context"
 	"errors"
+	"runtime"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -121,7 +122,6 @@ func (r *reader) runLane(l *lane) {
 			}
 			continue
 		}
-		began := time.Now()
 		resp, err := l.session.fetch(ctx, l.client, l.broker, l.parts, limits)
 		// The connection that a fetch was broken off on may fail the next one too.
 		again := err != nil && interrupted || errors.Is(err, errSession)
@@ -132,7 +132,10 @@ func (r *reader) runLane(l *lane) {
 		}
 		earliest = time.Time{}
 		if r.settle(l, resp, err) {
-			earliest = began.Add(r.limits.pace)
+			earliest = time.Now().Add(r.limits.pace)
+			// Who takes the records is to run before the next fetch is written: its
+			// goroutine stands behind this one.
+			runtime.Gosched()
 		}
 		if r.ctx.Err() != nil {
 			return

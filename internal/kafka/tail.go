@@ -22,9 +22,9 @@ type TailConfig struct {
 	// FetchMaxBytes bounds a fetch, and with it what waits to be polled: four
 	// times as much per broker; default 8 MiB.
 	FetchMaxBytes int
-	// Pace is the least time between the starts of two fetches on one connection
-	// where the first one brought records: under load a fetch gathers what came
-	// in meanwhile, in place of a fetch for each. It delays a record by that much
+	// Pace is how long a connection rests after a fetch that brought records:
+	// under load the next one gathers what came in meanwhile, in place of a fetch
+	// for each, and who is waited for has the broker first. It delays a record by that much
 	// at most, a newly followed partition not at all, and costs nothing when
 	// idle. Default 0: none.
 	Pace time.Duration

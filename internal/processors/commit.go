@@ -47,6 +47,11 @@ func (c *committer) forget(lp engine.LP) {
 // commitTimeout bounds one commit; a later one says more.
 const commitTimeout = 2 * time.Second
 
+// commitPace is how long the committer rests after a commit: nobody waits for
+// one. Who takes over meanwhile finds in the log that what it is given again has
+// ended.
+const commitPace = 50 * time.Millisecond
+
 // commitAgain is how long a commit that failed waits before it is tried again.
 const commitAgain = 200 * time.Millisecond
 
@@ -57,7 +62,11 @@ func (c *committer) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		if !c.write(ctx, c.take()) && !sleep(ctx, commitAgain) {
+		rest := commitPace
+		if !c.write(ctx, c.take()) {
+			rest = commitAgain
+		}
+		if !sleep(ctx, rest) {
 			return ctx.Err()
 		}
 	}
