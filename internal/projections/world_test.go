@@ -40,6 +40,9 @@ func newWorld(tb testing.TB, partitions int32) *world {
 	}
 	tb.Cleanup(w.cluster.Close)
 	want := topics.Catalogue(topics.Options{Prefix: w.prefix, Partitions: partitions})
+	for i := range want {
+		want[i].Configs["retention.ms"] = "-1" // the tests' records are of a day long ago, and Kafka looks every few minutes
+	}
 	if err := w.cluster.Apply(tb.Context(), topics.Plan(want, nil)); err != nil {
 		tb.Fatal(err)
 	}
