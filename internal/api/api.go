@@ -56,14 +56,17 @@ func NewRouter(cfg Config) chi.Router {
 	shell := &shell{Config: cfg, metrics: newMetrics(cfg.Registry, cfg.Log)}
 	r := chi.NewRouter()
 	r.Use(shell.around, middleware.GetHead)
-	r.NotFound(func(w http.ResponseWriter, r *http.Request) {
-		WriteError(w, r, fault.New(fault.NotFound, "there is nothing at %.200q: see the paths in the API's documentation", r.URL.Path))
-	})
+	r.NotFound(notFound)
 	r.MethodNotAllowed(methodNotAllowed)
 	return r
 }
 
+func notFound(w http.ResponseWriter, r *http.Request) {
+	WriteError(w, r, fault.New(fault.NotFound, "there is nothing at %.200q: see the paths in the API's documentation", r.URL.Path))
+}
+
 // methodNotAllowed tells in Allow which methods the path takes (RFC 9110, 15.5.6).
+// The router comes here with every method that it does not know, whatever the path.
 func methodNotAllowed(w http.ResponseWriter, r *http.Request) {
 	var allowed []string
 	if routes := chi.RouteContext(r.Context()).Routes; routes != nil {
@@ -76,6 +79,10 @@ func methodNotAllowed(w http.ResponseWriter, r *http.Request) {
 				allowed = append(allowed, m)
 			}
 		}
+	}
+	if len(allowed) == 0 {
+		notFound(w, r)
+		return
 	}
 	list := strings.Join(allowed, ", ")
 	w.Header().Set("Allow", list)

@@ -183,6 +183,9 @@ func TestWhatIsNotThereAndWhatIsNotTakenHaveTheOneShape(t *testing.T) {
 	if w, a := do(t, h, httptest.NewRequest(http.MethodGet, "/none", nil)); w.Code != 404 || a.Error.Code != fault.NotFound {
 		t.Errorf("%d %v", w.Code, a)
 	}
+	if w, a := do(t, h, httptest.NewRequest("BREW", "/none", nil)); w.Code != 404 || a.Error.Code != fault.NotFound {
+		t.Errorf("an odd method of nothing: %d %v", w.Code, a)
+	}
 	for _, method := range []string{http.MethodDelete, "BREW"} {
 		w, a := do(t, h, httptest.NewRequest(method, "/echo", nil))
 		if w.Code != 405 || a.Error.Code != fault.MethodNotAllowed || w.Header().Get("Allow") != "GET, HEAD, POST" {

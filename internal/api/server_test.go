@@ -98,6 +98,26 @@ func TestBodyThatDribblesIsGivenUp(t *testing.T) {
 	}
 }
 
+func TestABodyThatSaysItIsTooLargeIsNotWaitedFor(t *testing.T) {
+	addr, _ := serve(t, router(t, Config{MaxBody: 64}), ServerConfig{})
+	for _, more := range []string{"\r\n{", "Expect: 100-continue\r\n\r\n"} {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		send(t, conn, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99999999999\r\n"+more)
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, _ := io.ReadAll(resp.Body)
+		if resp.StatusCode != http.StatusRequestEntityTooLarge || !strings.Contains(string(b), "64 bytes") || !resp.Close {
+			t.Errorf("%d %s, closing: %t", resp.StatusCode, b, resp.Close)
+		}
+		closing(t, conn)
+	}
+}
+
 // A body's deadline must not cut off the stream that answers it.
 func TestStreamOutlastsTheBodysDeadline(t *testing.T) {
 	const patience = 20 * time.Millisecond

@@ -61,12 +61,26 @@ func (s *shell) limitBody(w http.ResponseWriter, r *http.Request) {
 	if r.Body == nil || r.Body == http.NoBody {
 		return
 	}
+	if r.ContentLength > s.MaxBody { // it says so itself: there is nothing to wait for
+		r.Body = refusedBody{r.Body, s.MaxBody}
+		return
+	}
 	control := http.NewResponseController(w)
 	if control.SetReadDeadline(s.Now().Add(s.BodyPatience)) != nil {
 		control = nil // a writer without deadlines: a test's
 	}
 	r.Body = &timedBody{ReadCloser: http.MaxBytesReader(w, r.Body, s.MaxBody), control: control}
 }
+
+// refusedBody is a body over the limit, none of which is read: the server closes
+// the connection behind the answer.
+type refusedBody struct {
+	io.ReadCloser
+	limit int64
+}
+
+// Read implements io.Reader.
+func (b refusedBody) Read([]byte) (int, error) { return 0, &http.MaxBytesError{Limit: b.limit} }
 
 // timedBody takes the read deadline away once the body is there, since it would
 // cut off a stream of answers.

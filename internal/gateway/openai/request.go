@@ -18,7 +18,8 @@ const (
 	MaxChoices = 128
 	// maxInputs bounds the inputs of one embeddings request, as OpenAI's API does.
 	maxInputs = 2048
-	// maxLimit bounds max_tokens, which is a model's own matter below it.
+	// maxLimit bounds max_tokens, dimensions and a token, which are a model's own
+	// matter below it.
 	maxLimit = 1<<31 - 1
 )
 
@@ -196,8 +197,8 @@ func checkInputs(in jsontext.Value) error {
 			return fault.Param("input", "input: it has more than %d inputs: send the rest in a second request", maxInputs)
 		}
 		raw, err := d.ReadValue()
-		if _, whole := integer.Parse(raw); err != nil || first == '0' && !whole {
-			return fault.Param("input", "input.%d: %.40s: a token must be a whole number", count-1, raw)
+		if n, whole := integer.Parse(raw); err != nil || first == '0' && (!whole || n < 0 || n > maxLimit) {
+			return fault.Param("input", "input.%d: %.40s: a token must be a whole number from 0 to %d", count-1, raw, maxLimit)
 		}
 	}
 	return nil
