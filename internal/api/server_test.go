@@ -111,6 +111,7 @@ func TestABodyThatSaysItIsTooLargeIsNotWaitedFor(t *testing.T) {
 			t.Fatal(err)
 		}
 		b, _ := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
 		if resp.StatusCode != http.StatusRequestEntityTooLarge || !strings.Contains(string(b), "64 bytes") || !resp.Close {
 			t.Errorf("%d %s, closing: %t", resp.StatusCode, b, resp.Close)
 		}

@@ -102,8 +102,9 @@ func (c *JobGetCmd) Run(ctx context.Context, sys *System) error {
 
 // JobTailCmd follows a job.
 type JobTailCmd struct {
-	Job    string `arg:"" help:"The job's id."`
-	Cursor string `help:"Begin behind this cursor in place of the beginning."`
+	Job       string `arg:"" help:"The job's id."`
+	Cursor    string `help:"Begin behind this cursor in place of the beginning."`
+	Partition *int32 `placeholder:"N" help:"The partition on which an outside producer put the job, if its row does not say it yet and its id's hash says another."`
 	ClientFlags
 }
 
@@ -115,7 +116,7 @@ func (c *JobTailCmd) Run(ctx context.Context, sys *System) error {
 	}
 	defer cl.Close()
 	t := teller{sys: sys, out: c.Output}
-	return t.follow(ctx, cl, c.Job, c.Cursor)
+	return t.follow(ctx, cl, c.Job, client.Place{Cursor: c.Cursor, Partition: c.Partition})
 }
 
 // JobCancelCmd cancels jobs.

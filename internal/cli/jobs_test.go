@@ -295,6 +295,26 @@ func TestWhatIsSupersededIsMarked(t *testing.T) {
 	}
 }
 
+func TestTailSaysWhereAnOutsideProducerPutTheJob(t *testing.T) {
+	t.Parallel()
+	asked := make(chan string, 2)
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked <- r.URL.RequestURI()
+		_, _ = fmt.Fprintf(w, "id: 1\ndata: %s\n\n", ev("output.completed", `{"model":"sim","choices":[]}`))
+	}))
+	t.Cleanup(srv.Close)
+	run(t, "job", "tail", "theirs-1", "--partition", "0", "--server", srv.URL).want(t, exitDone)
+	run(t, "job", "tail", "theirs-1", "--server", srv.URL).want(t, exitDone)
+	for _, want := range []string{"/v1/jobs/theirs-1/events?partition=0", "/v1/jobs/theirs-1/events"} {
+		if got := <-asked; got != want {
+			t.Errorf("asked for %s, want %s", got, want)
+		}
+	}
+	if o := run(t, "job", "tail", "theirs-1", "--partition", "x", "--server", srv.URL); o.code == exitDone || !strings.Contains(o.stderr, "--partition") {
+		t.Errorf("%d %s", o.code, o.stderr)
+	}
+}
+
 func TestACancelledJobIsAFailureOfWhoeverFollows(t *testing.T) {
 	t.Parallel()
 	url := stream(t, ev("output.delta", `{"index":0,"content":"half"}`), ev("output.cancelled", `{}`))

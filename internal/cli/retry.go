@@ -7,6 +7,8 @@ import (
 	"encoding/hex"
 	"fmt"
 	"strings"
+
+	"github.com/penstock-io/penstock/internal/cli/client"
 )
 
 // JobRetryCmd submits a job's request once more.
@@ -36,7 +38,7 @@ func (c *JobRetryCmd) Run(ctx context.Context, sys *System) error {
 	case c.Follow:
 		fmt.Fprintln(sys.Stderr, j.ID)
 		t := teller{sys: sys, out: c.Output}
-		return t.follow(ctx, cl, j.ID, "")
+		return t.follow(ctx, cl, j.ID, client.Place{})
 	case c.Output != asTable:
 		return writeJSON(sys.Stdout, c.Output, j.Raw)
 	}

@@ -171,7 +171,7 @@ func (c *SubmitCmd) single(ctx context.Context, sys *System, cl *client.Client, 
 	if c.Follow {
 		fmt.Fprintln(sys.Stderr, r.job.ID)
 		t := teller{sys: sys, out: c.Output}
-		return t.follow(ctx, cl, r.job.ID, "")
+		return t.follow(ctx, cl, r.job.ID, client.Place{})
 	}
 	if err := c.write(sys.Stdout, &r); err != nil {
 		return err

@@ -20,10 +20,10 @@ type teller struct {
 	failure string // how the job ended, if not well
 }
 
-// follow writes a job's events up to its end. The error says that it did not
+// follow writes a job's events from a place up to its end. The error says that it did not
 // complete.
-func (t *teller) follow(ctx context.Context, cl *client.Client, id, cursor string) error {
-	for e, err := range cl.Follow(ctx, id, cursor) {
+func (t *teller) follow(ctx context.Context, cl *client.Client, id string, from client.Place) error {
+	for e, err := range cl.Follow(ctx, id, from) {
 		if err == nil {
 			err = t.tell(&e)
 		}

@@ -280,6 +280,18 @@ func TestAJobOfAnOutsideIDIsFound(t *testing.T) {
 		t.Errorf("by the partition named: %d events, want 4", len(all))
 	}
 	g.open(events(elsewhere)).status(http.StatusNotFound)
+	// A HEAD asks for no event: it is answered at once, of a stream without an end too.
+	for path, want := range map[string]int{
+		events(hashed): 200, events(elsewhere): 404, "/v1/topics/tokens/partitions/0/events": 200, "/v1/topics/tokens/partitions/01/events": 404,
+		"/v1/topics/tokens/partitions/0/events?offset=": 400, "/v1/topics/tokens/partitions/0/events?offset=0&offset=0": 400,
+	} {
+		resp, err := http.DefaultClient.Head(g.url + path)
+		g.no(err)
+		g.no(resp.Body.Close())
+		if resp.StatusCode != want || want == 200 && resp.Header.Get("Content-Type") != "text/event-stream" {
+			t.Errorf("HEAD %s: %d %s", path, resp.StatusCode, resp.Header.Get("Content-Type"))
+		}
+	}
 	g.rows.set(event.DefaultTenant, &job.Resource{
 		ID: "elsewhere", CreatedAt: job.Time{Time: time.Now()}, Request: &job.Position{Partition: elsewhere.part},
 	}, nil)

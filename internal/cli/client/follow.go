@@ -7,6 +7,8 @@ import (
 	"io"
 	"iter"
 	"net/http"
+	"net/url"
+	"strconv"
 	"time"
 
 	"github.com/tmaxmax/go-sse"
@@ -31,15 +33,27 @@ type Event struct {
 	View   event.View // its head
 }
 
-// Follow yields a job's events from behind a cursor, "" for its beginning, up to
-// its end. Where the connection is cut it is taken up again, as long as every
-// few tries bring something.
-func (c *Client) Follow(ctx context.Context, id, cursor string) iter.Seq2[Event, error] {
+// Place says from where a job is followed. The zero Place is its beginning.
+type Place struct {
+	Cursor string // behind it, in place of the beginning
+	// Partition is where an outside producer put the job, if that is not where
+	// its id's hash says; nil where that is not known.
+	Partition *int32
+}
+
+// Follow yields a job's events from a place up to its end. Where the connection
+// is cut it is taken up again, as long as every few tries bring something.
+func (c *Client) Follow(ctx context.Context, id string, from Place) iter.Seq2[Event, error] {
+	query := url.Values{}
+	if from.Partition != nil {
+		query.Set("partition", strconv.Itoa(int(*from.Partition)))
+	}
 	return func(yield func(Event, error) bool) {
+		cursor := from.Cursor
 		for try := 0; ; try++ {
 			f := follower{c: c, yield: yield, cursor: cursor}
 			over, err := f.connect(ctx, request{
-				method: http.MethodGet, path: jobPath(id) + "/events", lastEvent: cursor, stream: true,
+				method: http.MethodGet, path: jobPath(id) + "/events", query: query, lastEvent: cursor, stream: true,
 			})
 			if over {
 				return

@@ -66,7 +66,7 @@ func TestFollowGetsEveryEventOnceHoweverOftenItIsCut(t *testing.T) {
 		c, closeAll := local(t, srv)
 		defer closeAll()
 		var seqs []int64
-		for e, err := range c.Follow(t.Context(), "job_1", "") {
+		for e, err := range c.Follow(t.Context(), "job_1", Place{}) {
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -86,7 +86,7 @@ func TestFollowGetsEveryEventOnceHoweverOftenItIsCut(t *testing.T) {
 // collect follows a job and returns the seqs and the error.
 func collect(t *testing.T, c *Client, cursor string) (seqs []int64, err error) {
 	t.Helper()
-	for e, err := range c.Follow(t.Context(), "job_1", cursor) {
+	for e, err := range c.Follow(t.Context(), "job_1", Place{Cursor: cursor}) {
 		if err != nil {
 			return seqs, err
 		}
@@ -162,7 +162,7 @@ func TestFollowEndsWhenNobodyListens(t *testing.T) {
 		}
 	})
 	n := 0
-	for _, err := range c.Follow(t.Context(), "job_1", "") {
+	for _, err := range c.Follow(t.Context(), "job_1", Place{}) {
 		if n++; err != nil {
 			t.Error(err)
 		}

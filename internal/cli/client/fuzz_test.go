@@ -28,7 +28,7 @@ func FuzzFollow(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		body.Store(&text)
 		ended, failed := false, false
-		for e, err := range c.Follow(t.Context(), "job_1", "") {
+		for e, err := range c.Follow(t.Context(), "job_1", Place{}) {
 			failed = failed || err != nil
 			ended = ended || err == nil && e.View.Type.Output() && e.View.Type.Terminal()
 		}
