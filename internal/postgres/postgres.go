@@ -27,6 +27,11 @@ const (
 	defaultPatience = 10 * time.Second
 	// connectTimeout bounds one attempt to connect, at any time of the pool's life.
 	connectTimeout = 5 * time.Second
+	// dialTimeout bounds the network's part of it, and of a cancelled statement's
+	// goodbye, for which the client has 15 s: until then that holds a place in the
+	// pool. A server that is silent lets dials wait for TCP's repeats, which come
+	// 1, 3, 7 and 15 s after the first; so a new one sees its return sooner.
+	dialTimeout = 2 * time.Second
 	// retryWait is the pause between attempts in Open.
 	retryWait = 200 * time.Millisecond
 )
@@ -95,6 +100,7 @@ func poolConfig(cfg Config) (*pgxpool.Config, error) {
 	pc.MaxConns = int32(cfg.MaxConns) //nolint:gosec // bounded above
 	pc.MaxConnIdleTime = 5 * time.Minute
 	pc.ConnConfig.ConnectTimeout = connectTimeout
+	pc.ConnConfig.DialFunc = (&net.Dialer{Timeout: dialTimeout}).DialContext
 	if pc.ConnConfig.RuntimeParams["application_name"] == "" {
 		pc.ConnConfig.RuntimeParams["application_name"] = cfg.Application
 	}
