@@ -146,7 +146,7 @@ func TestAHandOverWaitsForDone(t *testing.T) {
 			g.Fatalf("assigned before Done: %v", p.Assigned)
 		}
 		// Until Done the partition may be committed and heartbeats are answered.
-		g.no(first.Heartbeat(g.ctx))
+		g.beats(first)
 		g.no(first.Commit(g.ctx, kafka.Commit{TopicPartition: rev.Partitions[0], Next: 1, Metadata: "handed over"}))
 		began := time.Now()
 		rev.Done()
@@ -188,6 +188,16 @@ func TestARebalanceDoesNotWaitForEver(t *testing.T) {
 	})
 }
 
+// beats sends a heartbeat, and wants it answered to the member that there is.
+func (g *ground) beats(gr *kafka.Group) {
+	g.Helper()
+	member, err := gr.Heartbeat(g.ctx)
+	g.no(err)
+	if member != gr.Member() || member == "" {
+		g.Fatalf("%q was answered, and the member is %q", member, gr.Member())
+	}
+}
+
 func TestEvictionReassignsAtOnceAndIsTold(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(g *ground) {
@@ -199,10 +209,11 @@ func TestEvictionReassignsAtOnceAndIsTold(t *testing.T) {
 		silent, err := silentCluster.NewGroup(cfg)
 		g.no(err)
 		g.Cleanup(silent.Close)
-		g.is(silent.Heartbeat(g.ctx), kafka.ErrNotMember) // not joined yet
+		_, err = silent.Heartbeat(g.ctx)
+		g.is(err, kafka.ErrNotMember) // not joined yet
 		a := newSeen()
 		g.until(silent, "both partitions", func(p kafka.Poll) bool { a.take(g, p); return len(a.assigned) == 2 })
-		g.no(silent.Heartbeat(g.ctx))
+		g.beats(silent)
 		member := silent.Member()
 		silentLink.freeze()
 
@@ -217,7 +228,7 @@ func TestEvictionReassignsAtOnceAndIsTold(t *testing.T) {
 		if took > 4*time.Second {
 			g.Fatalf("that is the session timeout, not the eviction")
 		}
-		g.no(other.Heartbeat(g.ctx))
+		g.beats(other)
 		silentLink.thaw()
 		g.until(silent, "its loss", func(p kafka.Poll) bool { a.take(g, p); return len(p.Lost) == 2 })
 	})
