@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/penstock-io/penstock/internal/kafka"
 )
@@ -185,6 +187,28 @@ func TestARebalanceDoesNotWaitForEver(t *testing.T) {
 		second := g.group(cfg)
 		b := newSeen()
 		g.until(second, "a partition that nobody released", func(p kafka.Poll) bool { b.take(g, p); return len(b.assigned) > 0 })
+	})
+}
+
+// TestTheBrokerItselfRefusesLongerMetadata: the bound that Group.Commit keeps is
+// the broker's own, offset.metadata.max.bytes as Apache has it by default. The
+// embedded broker has none, so there Group.Commit is all that keeps it.
+func TestTheBrokerItselfRefusesLongerMetadata(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(g *ground) {
+		topic := g.topic("work", 1)
+		admin := kadm.NewClient(g.client())
+		commit := func(n int) error {
+			offsets := kadm.Offsets{}
+			offsets.Add(kadm.Offset{Topic: topic, At: 0, LeaderEpoch: -1, Metadata: strings.Repeat("m", n)})
+			resps, err := admin.CommitOffsets(g.ctx, g.prefix+"nobody-is-in-it", offsets)
+			g.no(err)
+			return resps.Error()
+		}
+		g.no(commit(kafka.MaxMetadataBytes))
+		if err := commit(kafka.MaxMetadataBytes + 1); g.real != errors.Is(err, kerr.OffsetMetadataTooLarge) {
+			g.Fatalf("a byte more: %v", err)
+		}
 	})
 }
 
