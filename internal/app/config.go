@@ -89,7 +89,8 @@ type Config struct {
 	// http://127.0.0.1:4318/v1/traces; "" makes none (telemetry.TracesURL).
 	Traces string
 
-	Work engine.Config // bounds of the processors' work; defaults the engine's
+	Work           engine.Config // bounds of the processors' work; defaults the engine's
+	SessionTimeout time.Duration // of the processors' group; default kafka.GroupConfig's, 6 s
 
 	FirstToken time.Duration // how long a model may take to its first token; default the processors', 60 s
 	NextToken  time.Duration // how long it may fall silent after that; default the processors', 30 s

@@ -145,7 +145,7 @@ func (a *App) build(p *parts) error {
 		limit := a.limits()
 		p.processor, err = processors.New(processors.Config{
 			Names: names, Owner: a.owner, Lanes: a.cfg.Lanes,
-			Engine:     a.cfg.Work,
+			Engine: a.cfg.Work, SessionTimeout: a.cfg.SessionTimeout,
 			Traces:     a.traces,
 			Grace:      a.cfg.Grace - a.listenerGrace(),
 			FirstToken: a.cfg.FirstToken, NextToken: a.cfg.NextToken,

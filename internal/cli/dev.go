@@ -70,7 +70,7 @@ func (c *DevCmd) Run(ctx context.Context, sys *System, common *Common, set *sett
 		Listen: c.Listen, MetricsListen: c.MetricsListen,
 		Origins: c.Origins, MaxConnections: c.MaxConnections,
 		Kafka: stack.kafka, Security: c.security(), Postgres: stack.postgres, Topics: c.options(),
-		Apply: true, Simulated: true, Servers: servers, Models: c.Models, Work: work,
+		Apply: true, Simulated: true, Servers: servers, Models: c.Models, Work: work, SessionTimeout: c.SessionTimeout,
 		FirstToken: c.FirstTokenTimeout, NextToken: c.NextTokenTimeout, Tries: c.ModelTries, Grace: devGrace,
 		Budgets: c.budgets(), Upstream: c.Upstream, UpstreamKey: c.UpstreamKey,
 		Traces: telemetry.TracesURL(sys.Env),

@@ -114,7 +114,7 @@ func (c *RunCmd) Run(ctx context.Context, sys *System, common *Common) error {
 		Lanes: c.Lanes, Listen: c.Listen, MetricsListen: c.MetricsListen,
 		Origins: c.Origins, MaxConnections: c.MaxConnections,
 		Kafka: c.Kafka, Security: c.security(), Topics: c.options(), Postgres: c.Postgres,
-		Simulated: c.Sim, Servers: servers, Models: c.Models, Work: work, Budgets: c.budgets(),
+		Simulated: c.Sim, Servers: servers, Models: c.Models, Work: work, SessionTimeout: c.SessionTimeout, Budgets: c.budgets(),
 		FirstToken: c.FirstTokenTimeout, NextToken: c.NextTokenTimeout, Tries: c.ModelTries, Grace: c.Grace, Patience: c.Patience,
 		Traces: telemetry.TracesURL(sys.Env),
 	}

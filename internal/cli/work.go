@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/penstock-io/penstock/internal/event"
 	"github.com/penstock-io/penstock/internal/processors/engine"
@@ -19,6 +20,8 @@ type WorkFlags struct {
 	MaxSpan        int64              `setting:"" default:"20000" help:"Offsets from the oldest request that is not done to the newest that was taken in, in each lane of a partition."`
 	MaxEndings     int                `setting:"" default:"256" help:"Cancelled jobs that are ended at once, beside the calls."`
 	MaxCancels     int                `setting:"" default:"32768" help:"Cancels remembered, in each partition."`
+	EvictAfter     time.Duration      `setting:"" default:"1s" help:"How long a peer may be silent until it is removed from the group; 0 leaves that to the session timeout."`
+	SessionTimeout time.Duration      `setting:"" default:"6s" help:"When the group takes a silent processor for dead by itself."`
 }
 
 // work are the bounds of the engine, where a zero is the default.
@@ -39,9 +42,16 @@ func (f *WorkFlags) work() (engine.Config, error) {
 			errs = append(errs, fmt.Errorf("%s: 0: it must be 1 or more", v.name))
 		}
 	}
+	if f.EvictAfter < 0 {
+		errs = append(errs, fmt.Errorf("evict-after: %s: it must be above 0, or 0 for never", f.EvictAfter))
+	}
+	if f.SessionTimeout <= 0 {
+		errs = append(errs, fmt.Errorf("session-timeout: %s: it must be above 0, such as 6s", f.SessionTimeout))
+	}
 	c := engine.Config{
 		MaxInFlight: f.MaxInFlight, MaxPerTenant: f.MaxPerTenant, MaxWindow: f.MaxWindow, MaxWindowBytes: f.MaxWindowBytes,
 		MaxSpan: f.MaxSpan, MaxEndings: f.MaxEndings, MaxCancels: f.MaxCancels,
+		EvictAfter: cmp.Or(f.EvictAfter, -1),
 	}
 	for _, lane := range event.Lanes() {
 		n, given := f.Reserved[lane]

@@ -83,8 +83,9 @@ type Poll struct {
 // Assignment is a partition that this member reads from now on.
 type Assignment struct {
 	TopicPartition
-	Next      int64 // where reading begins
-	Committed bool  // the group has a commit for it
+	Member    string // of this group's members, that it was given to
+	Next      int64  // where reading begins
+	Committed bool   // the group has a commit for it
 	Metadata  string
 }
 

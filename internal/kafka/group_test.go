@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/penstock-io/penstock/internal/kafka"
 )
@@ -146,7 +148,7 @@ func TestAHandOverWaitsForDone(t *testing.T) {
 			g.Fatalf("assigned before Done: %v", p.Assigned)
 		}
 		// Until Done the partition may be committed and heartbeats are answered.
-		g.no(first.Heartbeat(g.ctx))
+		g.beats(first)
 		g.no(first.Commit(g.ctx, kafka.Commit{TopicPartition: rev.Partitions[0], Next: 1, Metadata: "handed over"}))
 		began := time.Now()
 		rev.Done()
@@ -188,6 +190,38 @@ func TestARebalanceDoesNotWaitForEver(t *testing.T) {
 	})
 }
 
+// TestTheBrokerItselfRefusesLongerMetadata: the bound that Group.Commit keeps is
+// the broker's own, offset.metadata.max.bytes as Apache has it by default. The
+// embedded broker has none, so there Group.Commit is all that keeps it.
+func TestTheBrokerItselfRefusesLongerMetadata(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(g *ground) {
+		topic := g.topic("work", 1)
+		admin := kadm.NewClient(g.client())
+		commit := func(n int) error {
+			offsets := kadm.Offsets{}
+			offsets.Add(kadm.Offset{Topic: topic, At: 0, LeaderEpoch: -1, Metadata: strings.Repeat("m", n)})
+			resps, err := admin.CommitOffsets(g.ctx, g.prefix+"nobody-is-in-it", offsets)
+			g.no(err)
+			return resps.Error()
+		}
+		g.no(commit(kafka.MaxMetadataBytes))
+		if err := commit(kafka.MaxMetadataBytes + 1); g.real != errors.Is(err, kerr.OffsetMetadataTooLarge) {
+			g.Fatalf("a byte more: %v", err)
+		}
+	})
+}
+
+// beats sends a heartbeat, and wants it answered to the member that there is.
+func (g *ground) beats(gr *kafka.Group) {
+	g.Helper()
+	member, err := gr.Heartbeat(g.ctx)
+	g.no(err)
+	if member != gr.Member() || member == "" {
+		g.Fatalf("%q was answered, and the member is %q", member, gr.Member())
+	}
+}
+
 func TestEvictionReassignsAtOnceAndIsTold(t *testing.T) {
 	t.Parallel()
 	onBoth(t, func(g *ground) {
@@ -199,10 +233,11 @@ func TestEvictionReassignsAtOnceAndIsTold(t *testing.T) {
 		silent, err := silentCluster.NewGroup(cfg)
 		g.no(err)
 		g.Cleanup(silent.Close)
-		g.is(silent.Heartbeat(g.ctx), kafka.ErrNotMember) // not joined yet
+		_, err = silent.Heartbeat(g.ctx)
+		g.is(err, kafka.ErrNotMember) // not joined yet
 		a := newSeen()
 		g.until(silent, "both partitions", func(p kafka.Poll) bool { a.take(g, p); return len(a.assigned) == 2 })
-		g.no(silent.Heartbeat(g.ctx))
+		g.beats(silent)
 		member := silent.Member()
 		silentLink.freeze()
 
@@ -217,7 +252,7 @@ func TestEvictionReassignsAtOnceAndIsTold(t *testing.T) {
 		if took > 4*time.Second {
 			g.Fatalf("that is the session timeout, not the eviction")
 		}
-		g.no(other.Heartbeat(g.ctx))
+		g.beats(other)
 		silentLink.thaw()
 		g.until(silent, "its loss", func(p kafka.Poll) bool { a.take(g, p); return len(p.Lost) == 2 })
 	})

@@ -57,6 +57,7 @@ func neverFetch(_ context.Context, offsets map[string]map[int32]kgo.Offset) (map
 // that is when they are this member's.
 func (g *Group) onCommitsFetched(_ context.Context, _ *kgo.Client, resp *kmsg.OffsetFetchResponse) error {
 	assigned := map[TopicPartition]*ownership{}
+	member := g.Member()
 	for _, group := range resp.Groups {
 		for _, t := range group.Topics {
 			for _, p := range t.Partitions {
@@ -64,7 +65,7 @@ func (g *Group) onCommitsFetched(_ context.Context, _ *kgo.Client, resp *kmsg.Of
 					continue // the client tells and drops it
 				}
 				tp := TopicPartition{t.Topic, p.Partition}
-				own := &ownership{start: Assignment{TopicPartition: tp, Next: -1}, epoch: -1}
+				own := &ownership{start: Assignment{TopicPartition: tp, Member: member, Next: -1}, epoch: -1}
 				if p.Offset >= 0 {
 					own.start.Next, own.start.Committed, own.epoch = p.Offset, true, p.LeaderEpoch
 				}
@@ -167,13 +168,13 @@ func (g *Group) Member() string {
 }
 
 // Heartbeat asks the group's coordinator whether this member stands, in about
-// one round trip. A rebalance under way is no error; ErrNotMember says that the
-// member was removed, or has not joined.
-func (g *Group) Heartbeat(ctx context.Context) error {
+// one round trip, and returns which member that is. A rebalance under way is no
+// error; ErrNotMember says that the member was removed, or has not joined.
+func (g *Group) Heartbeat(ctx context.Context) (member string, err error) {
 	doing := "send a heartbeat to group " + g.cfg.Group
 	member, generation := g.client.GroupMetadata()
 	if member == "" || generation < 0 {
-		return fmt.Errorf("%s: %w: it has not joined", doing, ErrNotMember)
+		return member, fmt.Errorf("%s: %w: it has not joined", doing, ErrNotMember)
 	}
 	req := kmsg.NewPtrHeartbeatRequest()
 	req.Group, req.MemberID, req.Generation = g.cfg.Group, member, generation
@@ -182,9 +183,9 @@ func (g *Group) Heartbeat(ctx context.Context) error {
 		err = kerr.ErrorForCode(resp.ErrorCode)
 	}
 	if errors.Is(err, kerr.RebalanceInProgress) {
-		return nil
+		return member, nil
 	}
-	return unavailable(doing, err)
+	return member, unavailable(doing, err)
 }
 
 // MaxMetadataBytes is the most metadata that a commit may carry.

@@ -54,6 +54,8 @@ func (p *Processor) do(f engine.Effect) {
 		p.group.Resume(p.requests(f.LP))
 	case engine.Seek:
 		p.intake.seek(f)
+	case engine.Evict:
+		p.calls.Go(func() { p.evict(f) })
 	case engine.Pulses:
 		p.lags.put(f.Pulses)
 		for i := range f.Pulses {

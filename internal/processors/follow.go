@@ -103,7 +103,10 @@ func (p *Processor) readPulses(ctx context.Context) (next int64, err error) {
 
 func pulseInput(rec *event.Record) (engine.PulseSeen, bool) {
 	lane, epoch, data, ok := event.DecodePulse(rec.Value)
-	return engine.PulseSeen{LP: engine.LP{Lane: lane, Partition: data.Partition}, Epoch: epoch, Released: data.Released}, ok
+	return engine.PulseSeen{
+		LP: engine.LP{Lane: lane, Partition: data.Partition}, Epoch: epoch, Released: data.Released,
+		Owner: data.Owner, Member: data.Member, Sent: rec.Time,
+	}, ok
 }
 
 // pulsePace gathers the pulses of a process's lanes, which come together.
@@ -138,10 +141,10 @@ func (p *Processor) heartbeats(ctx context.Context) error {
 	for {
 		sent := p.now()
 		beat, cancel := context.WithTimeout(ctx, time.Second)
-		err := p.group.Heartbeat(beat)
+		member, err := p.group.Heartbeat(beat)
 		cancel()
 		if err == nil {
-			p.box.post(engine.LeaseRenewed{Sent: sent, Member: p.group.Member()})
+			p.box.post(engine.LeaseRenewed{Sent: sent, Member: member})
 		} else if ctx.Err() == nil {
 			p.metrics.noBeats.Inc()
 			if !errors.Is(err, kafka.ErrNotMember) {

@@ -16,7 +16,7 @@ func steps() (*engine.Engine, engine.LP) {
 	e := engine.New(engine.Config{Owner: "me", MaxInFlight: 4})
 	now := time.Unix(1_790_000_000, 0)
 	e.Step(now, engine.LeaseRenewed{Sent: now, Member: "m"})
-	e.Step(now, engine.Assigned{LP: lp, Life: 1})
+	e.Step(now, engine.Assigned{LP: lp, Life: 1, Member: "m"})
 	return e, lp
 }
 

@@ -100,7 +100,7 @@ func (in *intake) hand(ctx context.Context, poll kafka.Poll) error {
 		}
 		in.lives++
 		in.seeks[lp] = &assignment{life: in.lives}
-		in.p.box.post(engine.Assigned{LP: lp, Life: in.lives, Next: a.Next, Metadata: a.Metadata})
+		in.p.box.post(engine.Assigned{LP: lp, Life: in.lives, Member: a.Member, Next: a.Next, Metadata: a.Metadata})
 	}
 	in.joined.Store(true)
 	for _, tp := range poll.Lost {

@@ -21,6 +21,7 @@ type metrics struct {
 	dead, expired, skipped  *prometheus.CounterVec
 	claims, commits         *prometheus.CounterVec
 	retries, cancels        *prometheus.CounterVec
+	evictions               *prometheus.CounterVec
 	claimFailures, noBeats  prometheus.Counter
 	wait                    *prometheus.HistogramVec
 	served                  serving
@@ -89,9 +90,11 @@ func (m *metrics) counters() []prometheus.Collector {
 	m.claims = vec("claims_total", "Claims of lanes of partitions that took.", "lane")
 	m.claimFailures = counter("claim_failures_total", "Claims that Kafka did not take, or of which it is not known.")
 	m.commits = vec("commits_total", "Commits of offsets, by result: ok, not_member, failed.", "result")
+	m.evictions = vec("evictions_total", "Peers found silent, by what became of their removal: removed, gone, failed.", "result")
 	m.noBeats = counter("heartbeat_failures_total", "Heartbeats that the group's coordinator did not answer, or refused.")
 	return []prometheus.Collector{
 		m.started, m.ended, m.taken, m.dead, m.skipped, m.expired, m.retries, m.cancels, m.claims, m.claimFailures, m.commits, m.noBeats,
+		m.evictions,
 	}
 }
 

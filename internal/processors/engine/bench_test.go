@@ -19,7 +19,7 @@ func owned(tb testing.TB, lps int, cfg Config) (*Engine, []LP, *time.Time) {
 	for i := range list {
 		list[i] = LP{event.Lanes()[i%3], int32(i / 3)}
 		e.Step(now, PulseSeen{LP: list[i], Epoch: 0, Released: true})
-		e.Step(now, Assigned{LP: list[i], Life: uint64(i + 1)})
+		e.Step(now, Assigned{LP: list[i], Life: uint64(i + 1), Member: "m"})
 		e.Step(now, Located{LP: list[i], Gen: e.lanes[list[i]].gen})
 	}
 	for i, lp := range list {

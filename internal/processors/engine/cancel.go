@@ -140,7 +140,7 @@ func (e *Engine) scheduleEndings() {
 	for _, en := range e.endings {
 		switch l := en.lane; {
 		case e.lanes[l.LP] != l: // gone: its next owner knows of the cancel
-		case e.ending >= e.cfg.MaxEndings || !l.mayStart():
+		case e.ending >= e.cfg.MaxEndings || !e.mayStart(l):
 			left = append(left, en)
 		default:
 			e.start(en)

@@ -92,7 +92,7 @@ func TestNothingIsStartedBeforeTheCancelsWereRead(t *testing.T) {
 	e, now := New(Config{Owner: "me"}), time.UnixMilli(1_700_000_000_000)
 	e.Step(now, LeaseRenewed{Sent: now, Member: "m"})
 	e.Step(now, PulseSeen{LP: lp, Released: true})
-	e.Step(now, Assigned{LP: lp, Life: 1})
+	e.Step(now, Assigned{LP: lp, Life: 1, Member: "m"})
 	got := only[FollowControl](e.Step(now, Located{LP: lp, Gen: 1, ControlFrom: 5, ControlEnd: 9}))
 	if diff := cmp.Diff([]FollowControl{{0, 5}}, got); diff != "" {
 		t.Fatal(diff)
@@ -113,7 +113,7 @@ func TestNothingIsStartedBeforeTheCancelsWereRead(t *testing.T) {
 	}
 	// Another lane of the partition needs older ones: they are read again.
 	other := LP{event.Batch, 0}
-	e.Step(now, Assigned{LP: other, Life: 2})
+	e.Step(now, Assigned{LP: other, Life: 2, Member: "m"})
 	got = only[FollowControl](e.Step(now, Located{LP: other, Gen: e.lanes[other].gen, ControlFrom: 2, ControlEnd: 9}))
 	if diff := cmp.Diff([]FollowControl{{0, 2}}, got); diff != "" {
 		t.Error(diff)

@@ -18,17 +18,17 @@ const refreshEvery = 10 * time.Second
 // committable.
 func (e *Engine) drive(now time.Time, l *lane) {
 	e.awake(now, l)
-	if l.epoch > 0 && l.claimer.Owns() && l.lapsed && e.leased(now) {
+	if l.epoch > 0 && l.claimer.Owns() && l.lapsed && e.leases(now, l) {
 		// The same owner under the same membership: nobody was before but we.
 		l.claimer = fence.NewClaimer(l.filter.Epochs[l.Lane])
 		l.claimer.Waited()
 	}
-	switch l.claimer.Next(e.leased(now)) {
+	switch l.claimer.Next(e.leases(now, l)) {
 	case fence.Wait:
 		if l.waived >= 0 || !now.Before(l.waitUntil) {
 			l.claimer.Waited()
 		}
-		if l.claimer.Next(e.leased(now)) != fence.FindEnd {
+		if l.claimer.Next(e.leases(now, l)) != fence.FindEnd {
 			break
 		}
 		fallthrough
@@ -139,7 +139,7 @@ func (e *Engine) pulse() {
 
 func (e *Engine) pulseOf(l *lane) Pulse {
 	return Pulse{LP: l.LP, Epoch: l.epoch, Data: event.Pulse{
-		Partition: l.Partition, Owner: e.cfg.Owner, Member: e.member,
+		Partition: l.Partition, Owner: e.cfg.Owner, Member: l.member,
 		Bound: l.safeBound().Bound, Watermark: l.tracker.Watermark(), Consumed: l.delivered,
 		InFlight: len(l.entries) + len(l.backlog), Running: l.started, Waiting: e.wanting(l) + len(l.backlog),
 		Rate: math.Round(l.rate*100) / 100, Breaker: "closed",

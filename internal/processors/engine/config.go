@@ -38,6 +38,9 @@ type Config struct {
 	// Ageing is how long a lane waits for a call until its claim counts twice,
 	// three times at twice that, and so on; default 5 s.
 	Ageing time.Duration
+	// EvictAfter is how long a peer may be silent until it is removed from the
+	// group; default 1 s. Below 0 nobody is removed.
+	EvictAfter time.Duration
 }
 
 func (c Config) withDefaults() Config {
@@ -76,6 +79,7 @@ func (c Config) withDefaults() Config {
 	wait(&c.CommitEvery, 100*time.Millisecond)
 	wait(&c.CancelAhead, 10*time.Minute)
 	wait(&c.Ageing, 5*time.Second)
+	wait(&c.EvictAfter, time.Second)
 	return c
 }
 
@@ -100,6 +104,9 @@ func (c Config) Validate() error {
 		errs = append(errs, fmt.Errorf("max-span: %d: it must be 1 to %d, which is what a commit's metadata can hold", c.MaxSpan, offsets.MaxSpan))
 	}
 	full := c.withDefaults()
+	if least := silentRounds * full.PulseEvery / 2; full.EvictAfter > 0 && full.EvictAfter < least {
+		errs = append(errs, fmt.Errorf("evict-after: %s: it must be %s or more, or 0 for never", c.EvictAfter, least))
+	}
 	reserved := 0
 	for _, n := range full.Reserved {
 		reserved += n

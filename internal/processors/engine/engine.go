@@ -45,7 +45,8 @@ type Engine struct {
 	lanes     map[LP]*lane
 	sorted    []*lane      // the same, so that a run can be repeated
 	pulses    map[LP]pulse // newest of every LP, peers' and ours
-	leaseSent time.Time    // when the newest answered heartbeat was sent
+	peers     peers
+	leaseSent time.Time // when the newest answered heartbeat was sent
 	controls  map[int32]*control
 	inFlight  int      // calls that have not ended, of lanes that are gone too
 	ending    int      // calls that only end what was cancelled: they take no slot of those
@@ -64,12 +65,14 @@ type Engine struct {
 type pulse struct {
 	epoch    int64
 	released bool
+	member   string
 }
 
 // New makes an engine that owns nothing.
 func New(cfg Config) *Engine {
+	cfg = cfg.withDefaults()
 	return &Engine{
-		cfg: cfg.withDefaults(), lanes: map[LP]*lane{}, pulses: map[LP]pulse{}, controls: map[int32]*control{},
+		cfg: cfg, peers: newPeers(cfg.EvictAfter, cfg.PulseEvery), lanes: map[LP]*lane{}, pulses: map[LP]pulse{}, controls: map[int32]*control{},
 		share: share{tenants: map[string]*tenant{}},
 	}
 }
@@ -80,6 +83,25 @@ func (e *Engine) Step(now time.Time, in Input) []Effect {
 	e.now = now
 	clear(e.effects)
 	e.effects = e.effects[:0]
+	e.learn(now, in)
+	e.driveTouched(now, in)
+	if !e.draining && e.leased(now) {
+		e.scheduleEndings()
+		e.schedule()
+	}
+	if late := now.Sub(e.pulsedAt) - e.cfg.PulseEvery; late >= 0 {
+		e.pulsedAt = now
+		if late < e.cfg.PulseEvery { // else the pace would suffer from how often we are asked
+			e.pulsedAt = now.Add(-late)
+		}
+		e.peers.forget(now)
+		e.pulse()
+	}
+	return e.effects
+}
+
+// learn takes note of what has happened.
+func (e *Engine) learn(now time.Time, in Input) {
 	switch in := in.(type) {
 	case Assigned:
 		e.assigned(now, in)
@@ -114,21 +136,14 @@ func (e *Engine) Step(now time.Time, in Input) []Effect {
 	case FactWritten:
 		e.factWritten(now, in)
 	case PulseSeen:
-		e.pulseSeen(in)
+		e.pulseSeen(now, in)
+	case Evicted:
+		e.evicted(now, in)
 	case Drain:
 		e.draining = true
 	case Tick:
+		e.judge(now)
 	}
-	e.driveTouched(now, in)
-	if !e.draining && e.leased(now) {
-		e.scheduleEndings()
-		e.schedule()
-	}
-	if now.Sub(e.pulsedAt) >= e.cfg.PulseEvery {
-		e.pulsedAt = now
-		e.pulse()
-	}
-	return e.effects
 }
 
 // driveTouched drives the lanes that an input is about. What time alone brings
@@ -214,6 +229,10 @@ func (e *Engine) leased(now time.Time) bool {
 	return !e.leaseSent.IsZero() && now.Sub(e.leaseSent) < e.cfg.Lease
 }
 
+// leases tells whether the lease holds for a lane. One that was assigned to an
+// earlier membership is lost, though that was not told yet.
+func (e *Engine) leases(now time.Time, l *lane) bool { return e.leased(now) && l.member == e.member }
+
 func (e *Engine) leaseRenewed(now time.Time, in LeaseRenewed) {
 	if !e.leased(now) && !e.leaseSent.IsZero() {
 		for _, l := range e.sorted {
@@ -223,16 +242,6 @@ func (e *Engine) leaseRenewed(now time.Time, in LeaseRenewed) {
 	e.member = in.Member
 	if in.Sent.After(e.leaseSent) {
 		e.leaseSent = in.Sent
-	}
-}
-
-func (e *Engine) pulseSeen(in PulseSeen) {
-	if p, ok := e.pulses[in.LP]; ok && p.epoch > in.Epoch {
-		return
-	}
-	e.pulses[in.LP] = pulse{epoch: in.Epoch, released: in.Released}
-	if l := e.lanes[in.LP]; l != nil {
-		l.released(in.Epoch, in.Released)
 	}
 }
 

@@ -233,12 +233,12 @@ func TestAReleasedPulseSparesTheWaitOnlyWhereItIsTheNewestEpoch(t *testing.T) {
 		waits  bool
 	}{
 		{"nobody known", nil, nil, true},
-		{"released", []PulseSeen{{lp, 4, true}}, nil, false},
-		{"alive", []PulseSeen{{lp, 4, false}}, nil, true},
-		{"released, then another", []PulseSeen{{lp, 4, true}, {lp, 5, false}}, nil, true},
-		{"an older one released", []PulseSeen{{lp, 5, false}, {lp, 4, true}}, nil, true},
-		{"the log knows a newer one", []PulseSeen{{lp, 4, true}}, []Seen{claimSeen(lp, 0, 5, "other")}, true},
-		{"the log knows the same", []PulseSeen{{lp, 4, true}}, []Seen{claimSeen(lp, 0, 4, "other")}, false},
+		{"released", []PulseSeen{{LP: lp, Epoch: 4, Released: true}}, nil, false},
+		{"alive", []PulseSeen{{LP: lp, Epoch: 4, Released: false}}, nil, true},
+		{"released, then another", []PulseSeen{{LP: lp, Epoch: 4, Released: true}, {LP: lp, Epoch: 5, Released: false}}, nil, true},
+		{"an older one released", []PulseSeen{{LP: lp, Epoch: 5, Released: false}, {LP: lp, Epoch: 4, Released: true}}, nil, true},
+		{"the log knows a newer one", []PulseSeen{{LP: lp, Epoch: 4, Released: true}}, []Seen{claimSeen(lp, 0, 5, "other")}, true},
+		{"the log knows the same", []PulseSeen{{LP: lp, Epoch: 4, Released: true}}, []Seen{claimSeen(lp, 0, 4, "other")}, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			e, now := New(Config{Owner: "me"}), time.UnixMilli(1_700_000_000_000)
@@ -246,7 +246,7 @@ func TestAReleasedPulseSparesTheWaitOnlyWhereItIsTheNewestEpoch(t *testing.T) {
 			for _, p := range tc.pulses {
 				e.Step(now, p)
 			}
-			e.Step(now, Assigned{LP: lp, Life: 1})
+			e.Step(now, Assigned{LP: lp, Life: 1, Member: "m"})
 			gen, end := e.lanes[lp].gen, int64(len(tc.log))
 			var claimed bool
 			for range 3 {
@@ -291,7 +291,7 @@ func TestARequestOlderThanTheLogEndsAsExpired(t *testing.T) {
 		e := New(Config{Owner: "me"})
 		e.Step(now, LeaseRenewed{Sent: now, Member: "m"})
 		e.Step(now, PulseSeen{LP: lp, Released: true})
-		e.Step(now, Assigned{LP: lp, Life: 1})
+		e.Step(now, Assigned{LP: lp, Life: 1, Member: "m"})
 		if tc.start > 0 {
 			e.Step(now, TokensGone{Partition: 0, Earliest: tc.start})
 		}
@@ -319,7 +319,7 @@ func TestMetadataThatIsLostOrGarbageCostsTimeAlone(t *testing.T) {
 			if text == good {
 				from = 40
 			}
-			got := only[Follow](e.Step(now, Assigned{LP: lp, Life: 1, Next: 10, Metadata: text}))
+			got := only[Follow](e.Step(now, Assigned{LP: lp, Life: 1, Member: "m", Next: 10, Metadata: text}))
 			if diff := cmp.Diff([]Follow{{Partition: 0, From: from}}, got); diff != "" {
 				t.Error(diff)
 			}
@@ -339,9 +339,9 @@ func TestLanesOfAPartitionShareOneReadingFromTheFurthestBehind(t *testing.T) {
 		}
 		return text
 	}
-	e.Step(now, Assigned{LP: LP{event.Standard, 0}, Life: 1, Metadata: at(50)})
+	e.Step(now, Assigned{LP: LP{event.Standard, 0}, Life: 1, Member: "m", Metadata: at(50)})
 	for _, bound := range []int64{100, 20} {
-		got := only[Follow](e.Step(now, Assigned{LP: LP{event.Batch, 0}, Life: 2, Metadata: at(bound)}))
+		got := only[Follow](e.Step(now, Assigned{LP: LP{event.Batch, 0}, Life: 2, Member: "m", Metadata: at(bound)}))
 		if diff := cmp.Diff([]Follow{{0, min(bound, 50)}}, got); diff != "" {
 			t.Error(diff)
 		}

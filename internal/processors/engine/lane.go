@@ -15,6 +15,7 @@ import (
 type lane struct {
 	LP
 	life    uint64 // of the assignment
+	member  string // that it was assigned to
 	gen     uint64 // unique in this process
 	seeks   uint64
 	claimer fence.Claimer
@@ -88,7 +89,7 @@ func (e *Engine) newLane(from Assigned, m offsets.Metadata) *lane {
 	e.gens++
 	lp := from.LP
 	l := &lane{
-		LP: lp, life: from.Life, gen: e.gens, waived: -1, claimer: fence.NewClaimer(m.Epoch),
+		LP: lp, life: from.Life, member: from.Member, gen: e.gens, waived: -1, claimer: fence.NewClaimer(m.Epoch),
 		position: m.Bound, handover: from.Next, restored: map[string]*restored{},
 		bound: offsets.Metadata{Bound: m.Bound, Epoch: m.Epoch}, tracker: offsets.NewTracker(from.Next, m.Done), delivered: from.Next,
 		entries: map[int64]*entry{}, jobs: map[string]*entry{}, keys: map[string]*keyQueue{}, ready: map[*tenant]*ready{},
@@ -114,6 +115,7 @@ func (e *Engine) assigned(now time.Time, in Assigned) {
 	l.waitUntil = now.Add(e.cfg.Lease)
 	if p, ok := e.pulses[in.LP]; ok {
 		l.released(p.epoch, p.released)
+		e.spare(l)
 	}
 	e.follow(l.Partition)
 }
@@ -145,7 +147,7 @@ func (e *Engine) follow(partition int32) {
 func (e *Engine) anew(now time.Time, old *lane) {
 	e.do(Shut{LP: old.LP, Gen: old.gen})
 	e.unready(old)
-	at := Assigned{LP: old.LP, Life: old.life, Next: old.tracker.Watermark()}
+	at := Assigned{LP: old.LP, Life: old.life, Member: old.member, Next: old.tracker.Watermark()}
 	m := old.safeBound()
 	m.Done = slices.Clone(old.tracker.Above())
 	l := e.newLane(at, m)

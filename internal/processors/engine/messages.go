@@ -14,6 +14,7 @@ type Input interface{ input() }
 type Assigned struct {
 	LP
 	Life     uint64 // counts the assignments of this process; from 1
+	Member   string // of this process, that it was assigned to
 	Next     int64  // where its requests begin
 	Metadata string
 }
@@ -154,6 +155,15 @@ type PulseSeen struct {
 	LP
 	Epoch    int64
 	Released bool
+	Owner    string
+	Member   string
+	Sent     time.Time // by the owner's clock
+}
+
+// Evicted answers Evict.
+type Evicted struct {
+	Member string
+	Out    bool // it is no member any more; else nobody knows
 }
 
 // Drain means that no request is started from now on.
@@ -178,6 +188,7 @@ func (LeaseRenewed) input() {}
 func (Ended) input()        {}
 func (FactWritten) input()  {}
 func (PulseSeen) input()    {}
+func (Evicted) input()      {}
 func (Drain) input()        {}
 func (Tick) input()         {}
 
@@ -306,6 +317,13 @@ type Seek struct {
 	Next int64
 }
 
+// Evict removes a member from the group that was silent for so long. Evicted
+// follows.
+type Evict struct {
+	Member, Owner string
+	Silent        time.Duration
+}
+
 // Pulse says how a LP stands.
 type Pulse struct {
 	LP
@@ -333,4 +351,5 @@ func (Release) effect()         {}
 func (Pause) effect()           {}
 func (Resumed) effect()         {}
 func (Seek) effect()            {}
+func (Evict) effect()           {}
 func (Pulses) effect()          {}

@@ -178,7 +178,7 @@ func (e *Engine) next(which event.Lane) (en *entry) {
 	}
 	r := mine.turns.pop()
 	r.queued = false
-	if l := r.lane; e.lanes[l.LP] == l && l.mayStart() {
+	if l := r.lane; e.lanes[l.LP] == l && e.mayStart(l) {
 		if en = r.pop(); en.cancelled { // which has another way to its end
 			en = nil
 		}
@@ -194,8 +194,10 @@ func (e *Engine) next(which event.Lane) (en *entry) {
 	return en
 }
 
-// mayStart tells whether the lane may start requests, as long as the lease holds.
-func (l *lane) mayStart() bool { return l.claimer.Owns() && !l.lapsed && l.heard }
+// mayStart tells whether the lane may start requests.
+func (e *Engine) mayStart(l *lane) bool {
+	return l.claimer.Owns() && !l.lapsed && l.heard && e.leases(e.now, l)
+}
 
 // begun counts a call.
 func (e *Engine) begun(en *entry) {

@@ -84,7 +84,7 @@ type world struct {
 	jobs    map[string]*jobState
 	dead    map[LP]map[int64]bool
 	wrong   error
-	seen    struct{ started, cancelled, stopped, retried int }
+	seen    struct{ started, cancelled, stopped, retried, evicted int }
 }
 
 type tokRec struct {

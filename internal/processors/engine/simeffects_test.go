@@ -71,9 +71,11 @@ func (p *proc) do(f Effect) {
 	case Pulses:
 		for i := range f.Pulses {
 			if p.w.n(100) >= p.w.faults/2 {
-				p.w.pulses = append(p.w.pulses, PulseSeen{LP: f.Pulses[i].LP, Epoch: f.Pulses[i].Epoch, Released: f.Pulses[i].Data.Released})
+				p.w.pulses = append(p.w.pulses, p.pulseOf(&f.Pulses[i]))
 			}
 		}
+	case Evict:
+		p.evicts = append(p.evicts, f)
 	default:
 		panic(fmt.Sprintf("an effect that the simulation does not know: %T", f))
 	}
@@ -236,6 +238,28 @@ func (p *proc) recall(c *simCall) bool {
 	}
 	c.plan = append(c.plan, []event.Type{event.OutputCompleted, event.OutputFailed}[p.w.n(2)])
 	return true
+}
+
+func (p *proc) pulseOf(f *Pulse) PulseSeen {
+	return PulseSeen{LP: f.LP, Epoch: f.Epoch, Released: f.Data.Released, Owner: f.Data.Owner, Member: f.Data.Member, Sent: p.w.now}
+}
+
+// evict asks the coordinator to remove a member that was found silent.
+func (p *proc) evict() {
+	if len(p.evicts) == 0 {
+		return
+	}
+	f := p.evicts[0]
+	p.evicts = p.evicts[1:]
+	for _, other := range p.w.procs {
+		if other.id == f.Member && other.member {
+			p.w.seen.evicted++
+			p.w.evict(other)
+			p.post(Evicted{Member: f.Member, Out: !other.member})
+			return
+		}
+	}
+	p.post(Evicted{Member: f.Member, Out: true})
 }
 
 func (p *proc) pulse() {

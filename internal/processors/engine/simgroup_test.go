@@ -55,7 +55,7 @@ func (w *world) assign(lp LP, to *proc) {
 		return
 	}
 	c := w.commits[lp]
-	to.groupQ = append(to.groupQ, &groupEvent{kind: assignedEvent, lp: lp, next: c.Next, metadata: c.Metadata})
+	to.groupQ = append(to.groupQ, &groupEvent{kind: assignedEvent, lp: lp, id: to.id, next: c.Next, metadata: c.Metadata})
 }
 
 // move hands a LP over in order: its owner is asked first.

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"slices"
+	"strconv"
 	"time"
 )
 
@@ -11,7 +12,10 @@ type proc struct {
 	name    string
 	eng     *Engine
 	alive   bool
-	member  bool // as the coordinator has it
+	member  bool   // as the coordinator has it
+	id      string // of its membership, or of its last one
+	joins   int
+	evicts  []Evict
 	stalled time.Time
 	muted   [actions]time.Time // parts that are slow, until when
 
@@ -44,6 +48,7 @@ type groupEvent struct {
 	lp       LP
 	next     int64
 	metadata string
+	id       string
 }
 
 const (
@@ -87,6 +92,7 @@ type locate struct {
 
 type beat struct {
 	sent     time.Time
+	id       string
 	asked    bool
 	answered bool
 }
@@ -97,7 +103,7 @@ func newProc(w *world, name string) *proc {
 		window, bytes = 30, 3000
 	}
 	p := &proc{
-		w: w, name: name, alive: true, member: true, fetch: map[LP]*fetch{}, life: map[LP]*life{}, tail: map[int32]*tail{},
+		w: w, name: name, id: name + "#0", alive: true, member: true, fetch: map[LP]*fetch{}, life: map[LP]*life{}, tail: map[int32]*tail{},
 		ctl: map[int32]*tail{}, heard: map[uint64]int64{},
 		tokQ: map[int32][]write{}, pending: map[LP]Commit{}, gates: map[LP]*simGate{},
 		eng: New(Config{Owner: name, MaxInFlight: 4, MaxWindow: window, MaxWindowBytes: bytes, Recent: 4, MaxEndings: 2, CancelAhead: 2 * time.Second}),
@@ -120,7 +126,7 @@ func (p *proc) step(in Input) {
 
 // actions is how many kinds of things a process does.
 const (
-	actions     = 13
+	actions     = 14
 	readsTokens = 3
 )
 
@@ -168,6 +174,8 @@ func (p *proc) act() {
 		}
 	case 11:
 		p.pulse()
+	case 13:
+		p.evict()
 	case 12:
 		p.pollControl(int32(p.w.n(2)))
 		p.deliver(&p.ctlQ, 0)
@@ -196,6 +204,7 @@ func (p *proc) everything() {
 		p.flushOther()
 		p.commit()
 		p.pulse()
+		p.evict()
 		for i := range slices.Backward(p.calls) {
 			p.call(i)
 		}
@@ -239,6 +248,8 @@ func (p *proc) notice() {
 		}
 	}
 	p.member = true
+	p.joins++
+	p.id = p.name + "#" + strconv.Itoa(p.joins)
 	for _, lp := range p.w.lps {
 		if p.w.owner[lp] == nil {
 			p.w.assign(lp, p)
@@ -323,7 +334,7 @@ func (p *proc) poll() {
 			if p.w.noWait {
 				p.step(PulseSeen{LP: ev.lp, Epoch: p.w.filters[ev.lp.Partition].Epochs[ev.lp.Lane], Released: true})
 			}
-			p.intakeQ = append(p.intakeQ, Assigned{LP: ev.lp, Life: p.lives, Next: ev.next, Metadata: ev.metadata})
+			p.intakeQ = append(p.intakeQ, Assigned{LP: ev.lp, Life: p.lives, Member: ev.id, Next: ev.next, Metadata: ev.metadata})
 		case revokedEvent:
 			p.intakeQ = append(p.intakeQ, Revoked{ev.lp})
 		case lostEvent:
@@ -389,19 +400,19 @@ func (p *proc) pollControl(part int32) {
 // Mostly they follow each other at once.
 func (p *proc) heartbeat() {
 	if p.beat == nil {
-		p.beat = &beat{sent: p.w.now}
+		p.beat = &beat{sent: p.w.now, id: p.id}
 		if p.w.n(4) == 3 {
 			return
 		}
 	}
 	if !p.beat.asked {
-		p.beat.asked, p.beat.answered = true, p.member || p.w.noLease
+		p.beat.asked, p.beat.answered = true, p.member && p.beat.id == p.id || p.w.noLease
 		if p.w.n(4) == 3 {
 			return
 		}
 	}
 	if p.beat.answered && p.w.n(100) >= p.w.faults/4 {
-		p.step(LeaseRenewed{Sent: p.beat.sent, Member: p.name})
+		p.step(LeaseRenewed{Sent: p.beat.sent, Member: p.beat.id})
 	}
 	p.beat = nil
 }
@@ -469,7 +480,7 @@ func (p *proc) commit() {
 			if p.member && p.w.n(100) >= p.w.faults/4 {
 				p.w.applyCommit(*r.Commit)
 			}
-			p.w.pulses = append(p.w.pulses, PulseSeen{LP: r.LP, Epoch: r.Pulse.Epoch, Released: r.Pulse.Data.Released})
+			p.w.pulses = append(p.w.pulses, p.pulseOf(r.Pulse))
 		}
 		p.w.released(p, r.LP)
 		return
