@@ -14,10 +14,11 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// A link that a reset broke off may leave the proxy's own goroutine behind,
-	// sending to nobody.
-	const links = "github.com/Shopify/toxiproxy/v2/toxics.(*ToxicStub).Run"
-	goleak.VerifyTestMain(idle{testenv.Wrap(m)}, goleak.IgnoreAnyFunction(links))
+	// A link that broke off may leave goroutines of the proxy's own behind, which
+	// send to each other's channels and are not received.
+	const link = "github.com/Shopify/toxiproxy/v2"
+	goleak.VerifyTestMain(idle{testenv.Wrap(m)},
+		goleak.IgnoreAnyFunction(link+"/toxics.(*ToxicStub).Run"), goleak.IgnoreAnyFunction(link+".(*ToxicLink).read"))
 }
 
 // idle lets the connections go that readiness was asked over.
