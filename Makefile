@@ -6,10 +6,11 @@ BUILD     := .build
 BENCHTIME ?= 1s
 FUZZTIME  ?= 10s
 COUNT     ?= 20
+CHAOS_FOR ?= 10m
 PACKAGES  ?= ./...
 
 .DEFAULT_GOAL := help
-.PHONY: help dev build test page interop deploy-check real-model cover lint fmt tools bench bench-ttft bench-litellm bench-connections fuzz stress
+.PHONY: help dev build test page interop deploy-check real-model cover lint fmt tools bench bench-ttft bench-litellm bench-connections fuzz stress chaos chaos-check chaos-takeover
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +71,17 @@ fuzz: ## every fuzz target in turn; FUZZTIME=10s each
 stress: ## the tests again and again under the race detector; COUNT=20, PACKAGES=./...
 	@$(GO) build -o $(BUILD)/ ./internal/testenv/cmd/...
 	$(BUILD)/testenv -- $(GO) test -race -count=$(COUNT) -timeout 1h $(PACKAGES)
+
+chaos: ## the kill test at length; CHAOS_FOR=10m, SEED as a failed run printed it, JOBS=300 at a time
+	CHAOS_FOR=$(CHAOS_FOR) CHAOS_SEED=$(SEED) CHAOS_JOBS=$(or $(JOBS),300) \
+		$(GO) test -v -count=1 -timeout 48h -run '^TestChaos$$' ./internal/chaos
+
+chaos-check: ## the kill test against builds without the fence, and without the read-back: it must find that
+	CHAOS_SEED=$(SEED) $(GO) test -v -count=1 -timeout 1h -tags chaos -run '^TestAFaultOfTheProgramIsFound$$' ./internal/chaos
+
+chaos-takeover: ## how soon others go on with the jobs of a process that is killed, and what stopped peers and brokers cost; JOBS=1000
+	CHAOS_SEED=$(SEED) CHAOS_JOBS=$(JOBS) \
+		$(GO) test -v -count=1 -timeout 1h -tags chaos -run '^Test(Takeover|APeer|TheBroker|ARolling)' ./internal/chaos
 
 deploy-check: ## everything under deploy/ against what reads it, and its commands run; needs promtool
 	@$(GO) build -o $(BUILD)/ ./internal/testenv/cmd/testenv

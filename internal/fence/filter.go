@@ -33,9 +33,9 @@ func (f *Filter) Admit(v *event.View) bool {
 		*newest = max(*newest, v.Epoch)
 		return fresh
 	}
-	if !v.Type.Output() || v.Epoch < *newest {
+	if !v.Type.Output() || v.Epoch < *newest && !torn {
 		return false
 	}
-	*newest = v.Epoch
+	*newest = max(*newest, v.Epoch)
 	return true
 }

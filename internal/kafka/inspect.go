@@ -113,3 +113,12 @@ func (c *Cluster) Unwell(ctx context.Context, names ...string) ([]Unwell, error)
 	}
 	return slices.Clip(unwell), nil
 }
+
+// Leader asks which broker leads a partition; -1 where none does.
+func (c *Cluster) Leader(ctx context.Context, tp TopicPartition) (broker int32, err error) {
+	meta, err := c.refresh(ctx, tp.Topic)
+	if err != nil {
+		return -1, err
+	}
+	return meta.leader(tp.Partition).broker, nil
+}

@@ -101,3 +101,32 @@ func exitCode(err error) int {
 func discard(dir string) {
 	_ = os.RemoveAll(dir)
 }
+
+// Process is a program that a test runs and hurts. It does not outlive the test's
+// process, however that ends.
+type Process struct{ p *process }
+
+// StartProcess starts cmd, whose context must not end before it, in a process
+// group of its own.
+func StartProcess(cmd *exec.Cmd) (*Process, error) {
+	p, err := startProcess(cmd)
+	if err != nil {
+		return nil, err
+	}
+	return &Process{p}, nil
+}
+
+// PID is the process's id.
+func (p *Process) PID() int { return p.p.pid }
+
+// Signal sends a signal; a process that is gone is no error.
+func (p *Process) Signal(sig syscall.Signal) error { return p.p.signal(sig) }
+
+// Kill ends it with SIGKILL, and returns when it is gone.
+func (p *Process) Kill() error { return p.p.kill() }
+
+// Done is closed once it is gone.
+func (p *Process) Done() <-chan struct{} { return p.p.done }
+
+// Err is how it ended, once Done is closed; nil is well.
+func (p *Process) Err() error { return p.p.err }

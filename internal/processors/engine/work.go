@@ -221,7 +221,7 @@ func (e *Engine) ended(in Ended) {
 
 // settle writes the fact of a job whose terminal event was read back.
 func (e *Engine) settle(en *entry) {
-	if en.fact == "" || !en.readBack || en.written {
+	if en.fact == "" || !en.readBack && !rash || en.written {
 		return
 	}
 	en.written = true
