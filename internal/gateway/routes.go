@@ -40,28 +40,29 @@ func (g *Gateway) serveJob(w http.ResponseWriter, r *http.Request) {
 		api.WriteError(w, r, err)
 		return
 	}
-	defer f.close()
 	if wantsSnapshot && !again {
-		if err := f.beginSnapshot(ctx); err != nil {
-			api.WriteError(w, r, err)
-			return
-		}
-		defer f.endSnapshot()
+		err = f.beginSnapshot(ctx)
 	}
-	err = f.settle(ctx)
+	if err == nil {
+		err = f.settle(ctx)
+	}
 	switch {
 	case errors.Is(err, io.EOF) && len(c.out.buf) == 0:
+		f.end()
 		w.WriteHeader(http.StatusNoContent) // an EventSource stops here
 		return
 	case err != nil && !errors.Is(err, io.EOF):
+		f.end()
 		api.WriteError(w, r, err)
 		return
 	}
-	status := c.serve(ctx, f)
-	if status == "" {
-		status = statusOf(&f.progress)
-	}
-	g.metrics.completions.WithLabelValues(status).Inc()
+	c.stream(r, f, func(status string) {
+		if status == "" {
+			status = statusOf(&f.progress)
+		}
+		g.metrics.completions.WithLabelValues(status).Inc()
+		f.end()
+	})
 }
 
 // servePartition answers GET /v1/topics/tokens/partitions/{partition}/events:
@@ -81,18 +82,20 @@ func (g *Gateway) servePartition(w http.ResponseWriter, r *http.Request) {
 		api.WriteError(w, r, unavailable(ctx, err))
 		return
 	}
-	defer g.hub.release(p)
 	f := &partitionFeed{g: g, part: p, out: &c.out}
 	at, _ := position(r)
 	if err := f.open(ctx, at, r.URL.Query().Get("offset")); err != nil {
+		g.hub.release(p)
 		api.WriteError(w, r, err)
 		return
 	}
-	status := c.serve(ctx, f)
-	if status == "" {
-		status = endedError
-	}
-	g.metrics.completions.WithLabelValues(status).Inc()
+	c.stream(r, f, func(status string) {
+		if status == "" {
+			status = endedError
+		}
+		g.metrics.completions.WithLabelValues(status).Inc()
+		g.hub.release(p)
+	})
 }
 
 // number reads a whole number of the query; nil where it is not given.
