@@ -112,6 +112,13 @@ func requestOf(ctx context.Context) *request {
 	return &request{tenant: defaultTenant}
 }
 
+// Detach is a context for what outlives its request, such as a connection that
+// has left HTTP. It knows whose the request was, and holds nothing else of it, of
+// the connection's buffers and contexts least of all.
+func Detach(ctx context.Context) context.Context {
+	return context.WithValue(context.Background(), requestKey{}, requestOf(ctx))
+}
+
 // Tenant tells whose request it is.
 func Tenant(ctx context.Context) string { return requestOf(ctx).tenant }
 

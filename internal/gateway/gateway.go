@@ -85,6 +85,7 @@ type Config struct {
 	CatchUpReads int           // reads from Kafka that go on at once; default 16
 	CatchUpBytes int32         // of one such read; default 256 KiB
 	Heartbeat    time.Duration // of silence before a comment is sent; default 15 s
+	Quiet        time.Duration // of silence before an SSE stream over HTTP/1.1 leaves net/http; default 1 s
 	WriteTimeout time.Duration // for a client to take what is written; default 10 s
 	Patience     time.Duration // for Kafka or PostgreSQL to answer; default 5 s
 	// Grace is how long a job may be silent before anyone asks whether it
@@ -131,6 +132,7 @@ func (c *Config) setDefaults() {
 	}
 	orTime(&c.Linger, time.Minute)
 	orTime(&c.Heartbeat, 15*time.Second)
+	orTime(&c.Quiet, time.Second)
 	orTime(&c.WriteTimeout, 10*time.Second)
 	orTime(&c.Patience, 5*time.Second)
 	orTime(&c.Grace, 150*time.Millisecond)
@@ -148,6 +150,7 @@ type Gateway struct {
 	hub     *hub
 	metrics *metrics
 	sockets *sockets
+	quiets  quiets
 
 	drain    sync.Once
 	draining chan struct{}
@@ -198,6 +201,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	err := g.hub.run(ctx)
 	g.Drain()
 	g.sockets.all.Wait()
+	g.quiets.all.Wait()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for t := range g.tasks {
@@ -216,6 +220,7 @@ func (g *Gateway) Drain() {
 	g.drain.Do(func() {
 		close(g.draining)
 		g.sockets.drain()
+		g.quiets.drain()
 	})
 }
 

@@ -100,5 +100,11 @@ func (g *Gateway) fold(ctx context.Context) (free func(), err error) {
 	}
 }
 
+// end lets go of what the feed holds.
+func (f *jobFeed) end() {
+	f.endSnapshot()
+	f.close()
+}
+
 // folding implements folder.
 func (f *jobFeed) folding() bool { return f.snap != nil }

@@ -38,32 +38,34 @@ func (g *Gateway) serveJob(w http.ResponseWriter, r *http.Request) {
 		api.WriteError(w, r, err)
 		return
 	}
-	defer f.close()
 	if wantsSnapshot && !again {
-		if err := f.beginSnapshot(ctx); err != nil {
-			api.WriteError(w, r, err)
-			return
-		}
-		defer f.endSnapshot()
+		err = f.beginSnapshot(ctx)
 	}
-	err = f.settle(ctx)
+	if err == nil {
+		err = f.settle(ctx)
+	}
 	switch {
 	case errors.Is(err, errNoMore) && len(c.out.buf) == 0:
+		f.end()
 		w.WriteHeader(http.StatusNoContent) // an EventSource stops here
 		return
 	case err != nil && !errors.Is(err, errNoMore):
+		f.end()
 		api.WriteError(w, r, err)
 		return
 	}
 	if r.Method == http.MethodHead {
+		f.end()
 		c.head()
 		return
 	}
-	status := c.serve(ctx, f)
-	if status == "" {
-		status = statusOf(&f.progress)
-	}
-	g.metrics.completions.WithLabelValues(status).Inc()
+	c.stream(r, f, func(status string) {
+		if status == "" {
+			status = statusOf(&f.progress)
+		}
+		g.metrics.completions.WithLabelValues(status).Inc()
+		f.end()
+	})
 }
 
 // servePartition answers GET /v1/topics/tokens/partitions/{partition}/events:
@@ -83,7 +85,6 @@ func (g *Gateway) servePartition(w http.ResponseWriter, r *http.Request) {
 		api.WriteError(w, r, unavailable(ctx, err))
 		return
 	}
-	defer g.hub.release(p)
 	f := &partitionFeed{g: g, part: p, out: &c.out}
 	at, _ := position(r)
 	from, err := offsetOf(r)
@@ -91,18 +92,22 @@ func (g *Gateway) servePartition(w http.ResponseWriter, r *http.Request) {
 		err = f.open(ctx, at, from)
 	}
 	if err != nil {
+		g.hub.release(p)
 		api.WriteError(w, r, err)
 		return
 	}
 	if r.Method == http.MethodHead {
+		g.hub.release(p)
 		c.head()
 		return
 	}
-	status := c.serve(ctx, f)
-	if status == "" {
-		status = endedError
-	}
-	g.metrics.completions.WithLabelValues(status).Inc()
+	c.stream(r, f, func(status string) {
+		if status == "" {
+			status = endedError
+		}
+		g.metrics.completions.WithLabelValues(status).Inc()
+		g.hub.release(p)
+	})
 }
 
 // offsetOf reads ?offset=, which may stand once; "" where it is absent.

@@ -23,6 +23,7 @@ const (
 	endedSlow    = "slow"    // the client did not take what was written
 	endedDrained = "drained" // the server is stopping
 	endedError   = "error"   // it could not go on: the log lost some of it, or an attempt was superseded
+	endedNot     = "not"     // it goes on without net/http
 )
 
 // retryPause is how long a stream waits after the log could not be read.
@@ -37,6 +38,9 @@ type sse struct {
 	preface string // what a stream begins with
 	began   time.Time
 	first   bool // the first event was written
+
+	mayLeave bool         // net/http, once it is quiet
+	left     *patientConn // and did
 }
 
 func (g *Gateway) newSSE(w http.ResponseWriter) *sse {
@@ -104,7 +108,7 @@ func (c *sse) serve(ctx context.Context, f feed) string {
 		return ended(err)
 	}
 	defer c.unbind()
-	idle := time.NewTimer(c.g.cfg.Heartbeat)
+	idle := time.NewTimer(c.silence())
 	defer idle.Stop()
 	for {
 		wait, err := f.poll(ctx)
@@ -112,7 +116,7 @@ func (c *sse) serve(ctx context.Context, f feed) string {
 			if err := c.flush(); err != nil {
 				return ended(err)
 			}
-			idle.Reset(c.g.cfg.Heartbeat)
+			idle.Reset(c.silence())
 		}
 		if errors.Is(err, errNoMore) {
 			return ""
@@ -136,6 +140,13 @@ func (c *sse) serve(ctx context.Context, f feed) string {
 		case <-wait:
 		case <-retry:
 		case <-idle.C:
+			if c.mayLeave {
+				if c.leave() {
+					return endedNot
+				}
+				idle.Reset(c.silence())
+				continue
+			}
 			c.out.heartbeat()
 			if err := c.flush(); err != nil {
 				return ended(err)
@@ -149,6 +160,14 @@ func (c *sse) serve(ctx context.Context, f feed) string {
 	}
 }
 
+// silence is how long nothing may come before something is to be done about it.
+func (c *sse) silence() time.Duration {
+	if c.mayLeave {
+		return min(c.g.cfg.Quiet, c.g.cfg.Heartbeat)
+	}
+	return c.g.cfg.Heartbeat
+}
+
 // finish writes what is in the frames behind a stream's end.
 func (c *sse) finish() error {
 	defer c.unbind()
@@ -156,7 +175,11 @@ func (c *sse) finish() error {
 }
 
 // unbind lifts the write deadline: the connection may serve another request.
-func (c *sse) unbind() { _ = c.control.SetWriteDeadline(time.Time{}) }
+func (c *sse) unbind() {
+	if c.left == nil {
+		_ = c.control.SetWriteDeadline(time.Time{})
+	}
+}
 
 // ready is a channel from which can be read at once.
 //

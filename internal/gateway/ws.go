@@ -18,6 +18,7 @@ import (
 
 	"github.com/penstock-io/penstock/internal/api"
 	"github.com/penstock-io/penstock/internal/fault"
+	"github.com/penstock-io/penstock/internal/telemetry"
 )
 
 const (
@@ -58,7 +59,6 @@ func newSockets(g *Gateway) *sockets {
 		g: g, open: map[*socket]struct{}{},
 		upgrader: websocket.Upgrader{
 			Subprotocols:    []string{subprotocol},
-			ReadBufferSize:  1 << 10, // a client says little
 			WriteBufferPool: &sync.Pool{},
 			CheckOrigin:     func(*http.Request) bool { return true }, // looked at before, for a better answer
 			Error: func(w http.ResponseWriter, r *http.Request, _ int, reason error) {
@@ -90,8 +90,9 @@ func (a *sockets) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s := newSocket(a, conn, h.conn)
+	s.in = h.in
 	s.tenant, s.id = api.Tenant(r.Context()), api.RequestID(r.Context())
-	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(r.Context()))
+	s.ctx, s.cancel = context.WithCancel(telemetry.Carry(api.Detach(r.Context()), r.Context()))
 	a.mu.Lock()
 	a.open[s] = struct{}{}
 	draining := a.draining
@@ -99,11 +100,17 @@ func (a *sockets) serve(w http.ResponseWriter, r *http.Request) {
 	go s.read(draining)
 }
 
-// hijacker hands out a connection that is patient.
+// readBuffer is for what a client says, which is little: what is longer passes it
+// by. The library takes a reader over that has more than 256 bytes.
+const readBuffer = 288
+
+// hijacker hands out a connection that is patient, and a reader of which is known
+// whether it has read ahead.
 type hijacker struct {
 	http.ResponseWriter
 	patience time.Duration
 	conn     *patientConn
+	in       *bufio.Reader
 }
 
 // Hijack implements http.Hijacker.
@@ -113,6 +120,10 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, err //nolint:wrapcheck // as it is, for the library that asks
 	}
 	h.conn = newPatientConn(conn, h.patience)
+	if buf.Reader.Buffered() == 0 { // else the library says that the client was too quick
+		h.in = bufio.NewReaderSize(h.conn, readBuffer)
+		buf.Reader = h.in
+	}
 	return h.conn, buf, nil
 }
 

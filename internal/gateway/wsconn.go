@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -39,6 +40,7 @@ type socket struct {
 	all    *sockets
 	conn   *websocket.Conn
 	net    *patientConn
+	in     *bufio.Reader // of net: what the client has sent ahead
 	tenant string
 	id     string          // of the request that it began as
 	ctx    context.Context //nolint:containedctx // of what is asked for this connection: it ends with it
@@ -93,22 +95,46 @@ func (s *socket) read(draining bool) {
 	if draining {
 		s.drain()
 	}
-	for {
-		kind, raw, err := s.receive()
-		if err != nil {
+	for s.net.await() == nil {
+		if !s.apart() {
 			return
 		}
-		if !s.begin() {
-			continue // told to go: what comes now is for another server
-		}
-		s.g.metrics.framesIn.Inc()
-		if kind == websocket.TextMessage {
-			s.handle(raw)
-		} else {
-			s.refuse("", "", fault.New(fault.InvalidJSON, "the frame is binary: it must be JSON, in a text frame"))
-		}
-		s.done()
 	}
+}
+
+// apart reads and works off a client's frames, until none has begun to arrive, on
+// a goroutine that the reader waits for: a stack stays about as large as it once
+// was, and the reader's is there for as long as the connection. It tells whether
+// the connection goes on.
+func (s *socket) apart() (on bool) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for on = s.frame(); on && s.in.Buffered() > 0; {
+			on = s.frame()
+		}
+	}()
+	<-done
+	return on
+}
+
+// frame reads a frame and works it off.
+func (s *socket) frame() (on bool) {
+	kind, raw, err := s.receive()
+	if err != nil {
+		return false
+	}
+	if !s.begin() {
+		return true // told to go: what comes now is for another server
+	}
+	s.g.metrics.framesIn.Inc()
+	if kind == websocket.TextMessage {
+		s.handle(raw)
+	} else {
+		s.refuse("", "", fault.New(fault.InvalidJSON, "the frame is binary: it must be JSON, in a text frame"))
+	}
+	s.done()
+	return true
 }
 
 // receive waits for the next frame. One that has begun has to end in time.

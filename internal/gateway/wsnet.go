@@ -13,14 +13,23 @@ import (
 type patientConn struct {
 	net.Conn
 	patience time.Duration
+	ready    *awaiter     // nil where that cannot be known beforehand
 	limit    atomic.Int64 // Unix nanoseconds at which patience ends for good; 0: it does not
 	alive    atomic.Int64 // Unix nanoseconds of the client's last sign of life
 }
 
 func newPatientConn(c net.Conn, patience time.Duration) *patientConn {
-	p := &patientConn{Conn: c, patience: patience}
+	p := &patientConn{Conn: c, patience: patience, ready: newAwaiter(c)}
 	p.heard()
 	return p
+}
+
+// await waits for something to read, where that can be told without reading it.
+func (c *patientConn) await() error {
+	if c.ready == nil {
+		return nil
+	}
+	return c.ready.await()
 }
 
 // waited is how long a write takes at least that had to wait for the client.

@@ -110,6 +110,14 @@ func (s Span) End(failure, message string) {
 	s.span.End()
 }
 
+// Carry is to, within the trace of from.
+func Carry(to, from context.Context) context.Context {
+	if sc := trace.SpanContextFromContext(from); sc.IsValid() {
+		return trace.ContextWithSpanContext(to, sc)
+	}
+	return to
+}
+
 // Remote puts somebody else's span into ctx, by its headers (W3C Trace Context).
 // Headers that are none leave ctx as it is.
 func Remote(ctx context.Context, traceparent, tracestate string) context.Context {

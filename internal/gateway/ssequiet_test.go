@@ -1,0 +1,183 @@
+package gateway
+
+import (
+	"fmt"
+	"net"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/penstock-io/penstock/internal/bench"
+	"github.com/penstock-io/penstock/internal/event"
+)
+
+// soon is a configuration in which streams leave net/http at once.
+func soon() Config { return Config{Quiet: time.Millisecond, Linger: 20 * time.Millisecond} }
+
+// quietly waits until so many streams have left net/http.
+func (g *ground) quietly(n int) {
+	g.Helper()
+	eventually(g, func() bool {
+		g.gateway.quiets.mu.Lock()
+		defer g.gateway.quiets.mu.Unlock()
+		return len(g.gateway.quiets.open) == n
+	})
+}
+
+// tcp is a connection to the server.
+func (g *ground) tcp() *net.TCPConn {
+	g.Helper()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(g.url, "http://"))
+	g.no(err)
+	g.Cleanup(func() { _ = conn.Close() })
+	return conn.(*net.TCPConn)
+}
+
+func TestAStreamThatWasQuietGoesOnWhereItWas(t *testing.T) {
+	onBoth(t, soon(), func(g *ground) {
+		a := g.author()
+		a.started()
+		c := g.open(events(a))
+		all := []got{c.must()}
+		for range 3 {
+			g.quietly(1)
+			a.say("word ")
+			a.say("for word ")
+			all = append(all, c.must(), c.must())
+		}
+		large := strings.Repeat("x", 3*flushBytes)
+		a.say(large)
+		a.complete()
+		all = append(all, c.rest()...) // it ends as a whole answer does, and not cut off
+		seqs(t, all, 0)
+		if n := len(text(all)); n != 3*len("word for word ")+len(large) || all[len(all)-1].Type != event.OutputCompleted {
+			t.Errorf("%d bytes of text in %d events", n, len(all))
+		}
+		g.quietly(0)
+	})
+}
+
+func TestAQuietPartitionGoesOnToo(t *testing.T) {
+	g := onOne(t, soon())
+	a := g.author()
+	c := g.open(fmt.Sprintf("/v1/topics/tokens/partitions/%d/events?offset=latest", a.part))
+	g.quietly(1)
+	a.started()
+	if e := c.must(); e.Job != a.head.Job {
+		t.Errorf("%+v", e)
+	}
+	c.close()
+	g.quietly(0)
+}
+
+func TestQuietStreamsHaveHeartbeats(t *testing.T) {
+	cfg := soon()
+	cfg.Heartbeat = 5 * time.Millisecond
+	g := onOne(t, cfg)
+	a := g.author()
+	a.started()
+	c := g.open(events(a))
+	c.must()
+	g.quietly(1)
+	eventually(t, func() bool {
+		line, err := c.lines.ReadString('\n')
+		g.no(err)
+		if line == ":\n" {
+			c.beats++
+		}
+		return c.beats == 5
+	})
+}
+
+func TestADrainEndsQuietStreamsAndTheyGoOnElsewhere(t *testing.T) {
+	g := onOne(t, soon())
+	a := g.author()
+	a.started()
+	c := g.open(events(a))
+	first := c.must()
+	g.quietly(1)
+	g.gateway.Drain()
+	if rest := c.rest(); len(rest) != 0 {
+		t.Errorf("events at the drain: %v", rest)
+	}
+	g.quietly(0)
+	g.stop()
+	g.gateway = New(g.gateway.cfg)
+	g.run()
+	a.complete()
+	seqs(t, g.open(events(a), "Last-Event-ID", first.id).rest(), 1)
+}
+
+func TestQuietClientsThatTakeNothingAreLetGo(t *testing.T) {
+	cfg := soon()
+	cfg.WriteTimeout = 50 * time.Millisecond
+	g := onOne(t, cfg)
+	a := g.author()
+	a.started()
+	conn := g.tcp()
+	g.no(conn.SetReadBuffer(1 << 10))
+	_, err := conn.Write([]byte("GET " + events(a) + " HTTP/1.1\r\nHost: x\r\n\r\n"))
+	g.no(err)
+	g.quietly(1)
+	large := strings.Repeat("x", 500<<10)
+	for range 16 {
+		a.say(large)
+	}
+	g.quietly(0)
+}
+
+func TestStreamsOfOlderHTTPStayWhereTheyAre(t *testing.T) {
+	g := onOne(t, soon())
+	a := g.author()
+	a.started()
+	conn := g.tcp()
+	_, err := conn.Write([]byte("GET " + events(a) + " HTTP/1.0\r\n\r\n"))
+	g.no(err)
+	b := make([]byte, 1<<10)
+	_, err = conn.Read(b)
+	g.no(err)
+	if n := len(g.gateway.quiets.open); n != 0 {
+		t.Errorf("%d streams have left net/http", n)
+	}
+}
+
+// TestGoroutinesAndMemoryComeBackAfterConnectionsCameAndWent opens many of every
+// kind; `penstock bench connections` does it with ten thousand.
+func TestGoroutinesAndMemoryComeBackAfterConnectionsCameAndWent(t *testing.T) {
+	g := onOne(t, soon())
+	server := bench.NewServer(g.url, "", 2)
+	t.Cleanup(server.Close)
+	came := func(n int) {
+		for _, kind := range []string{bench.IdleSocket, bench.WatchingSocket, bench.IdleStream} {
+			held, err := server.Hold(t.Context(), kind, n, 8, testPartitions)
+			g.no(err)
+			if kind == bench.IdleStream {
+				g.quietly(n)
+			}
+			held.Close()
+		}
+		g.quietly(0)
+		eventually(t, func() bool {
+			g.gateway.sockets.mu.Lock()
+			defer g.gateway.sockets.mu.Unlock()
+			return g.gateway.sockets.count == 0
+		})
+	}
+	measure := func() (goroutines int, bytes uint64) {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return runtime.NumGoroutine(), m.HeapAlloc
+	}
+	came(100)
+	goroutines, bytes := measure()
+	for range 4 {
+		came(100)
+	}
+	const slack = 2 << 20 // what others hold for a while; 400 of each kind would be some 10 MB
+	eventually(t, func() bool {
+		g, b := measure()
+		return g <= goroutines+10 && b <= bytes+slack
+	})
+}
