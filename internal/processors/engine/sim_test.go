@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"strconv"
@@ -43,6 +44,11 @@ type rules struct {
 	highBound     bool // a commit's bound is the end of the log
 	noRecallFence bool // who continues a job reads it without a fence
 	noControl     bool // a new owner reads the cancels from after its claim alone
+	noOrder       bool // requests of a key run side by side
+	noSpan        bool // a stuck request holds as many as there are
+	noTenant      bool // a tenant has as many calls as there are
+	noReserve     bool // the calls that are a lane's are others' as well
+	starve        bool // a lane is never the neediest
 }
 
 // scenario is the shape of a run.
@@ -75,6 +81,7 @@ type world struct {
 	pulses     []PulseSeen
 	limbo      [][]func() // writes whose outcome nobody knows: of each, some of the first land
 	made       int
+	perTenant  int // calls at most; 0: no bound
 	at         int // step
 	hot        LP  // where most requests go
 	lastZombie int
@@ -84,7 +91,7 @@ type world struct {
 	jobs    map[string]*jobState
 	dead    map[LP]map[int64]bool
 	wrong   error
-	seen    struct{ started, cancelled, stopped, retried, evicted int }
+	seen    tally
 }
 
 type tokRec struct {
@@ -96,6 +103,31 @@ type tokRec struct {
 type reqRec struct {
 	Request
 	job *jobState // nil for what is no job
+}
+
+// tally counts what came about in a run, or in many.
+type tally struct {
+	runs, steps, crashes, drains, evicted, lost  int // lost is the metadata of commits
+	started, cancelled, stopped, retried, claims int
+}
+
+func (t *tally) add(o tally) {
+	t.runs++
+	t.steps += o.steps
+	t.crashes += o.crashes
+	t.drains += o.drains
+	t.evicted += o.evicted
+	t.lost += o.lost
+	t.started += o.started
+	t.cancelled += o.cancelled
+	t.stopped += o.stopped
+	t.retried += o.retried
+	t.claims += o.claims
+}
+
+func (t *tally) String() string {
+	return fmt.Sprintf("%d runs, %d steps: %d claims, %d calls, %d tried again, %d broken off; %d processes killed, %d ended in order, %d evicted; %d commits lost their metadata",
+		t.runs, t.steps, t.claims, t.started, t.retried, t.stopped, t.crashes, t.drains, t.evicted, t.lost)
 }
 
 // jobState is what the reader who sees everything knows of a job.
@@ -129,7 +161,7 @@ func newWorld(c chooser, s scenario) *world {
 		control: map[int32][]Cancel{}, commits: map[LP]Commit{}, owner: map[LP]*proc{}, moving: map[LP]*proc{},
 		filters: map[int32]*fence.Filter{}, jobs: map[string]*jobState{}, dead: map[LP]map[int64]bool{},
 		hot: LP{event.Interactive, 0},
-		lps: []LP{{event.Interactive, 0}, {event.Standard, 0}, {event.Interactive, 1}},
+		lps: []LP{{event.Interactive, 0}, {event.Standard, 0}, {event.Interactive, 1}, {event.Batch, 1}},
 	}
 	for p := range int32(2) {
 		w.filters[p] = &fence.Filter{}
@@ -137,6 +169,7 @@ func newWorld(c chooser, s scenario) *world {
 	for _, lp := range w.lps {
 		w.dead[lp] = map[int64]bool{}
 	}
+	w.perTenant = 2 * w.n(2)
 	w.spawn()
 	w.spawn()
 	return w
@@ -184,55 +217,65 @@ func TestSimulationKeepsEveryPromise(t *testing.T) {
 	})
 }
 
-func seedRun(seed uint64, s scenario) error {
+func seedRun(seed uint64, s scenario) (tally, error) {
 	r := rand.New(rand.NewPCG(seed, 0))
 	s.steps, s.requests, s.faults = 300+r.IntN(4000), 10+r.IntN(50), 10+r.IntN(60)
 	s.zombies = seed%2 == 1
-	return simulate(seeded{r}, s)
+	w := newWorld(seeded{r}, s)
+	err := w.run()
+	return w.seen, err
 }
 
-// runs is how many seeds are tried: PENSTOCK_SIM_RUNS makes it a long search.
-func runs(t *testing.T, usual int) uint64 {
+// search runs seeds one after the other. PENSTOCK_SIM_RUNS says how many (make
+// sim), and PENSTOCK_SIM_SEED runs a single one again.
+func search(t *testing.T, run func(seed uint64) (tally, error), from, usual uint64) *tally {
 	t.Helper()
-	if n, err := strconv.Atoi(os.Getenv("PENSTOCK_SIM_RUNS")); err == nil {
-		return uint64(n)
+	number := func(name string, usual uint64) uint64 {
+		if n, err := strconv.ParseUint(os.Getenv(name), 10, 64); err == nil {
+			return n
+		}
+		return usual
 	}
-	return uint64(usual)
+	all := &tally{}
+	to := from + number("PENSTOCK_SIM_RUNS", usual)
+	if one := number("PENSTOCK_SIM_SEED", math.MaxUint64); one != math.MaxUint64 {
+		from, to = one, one+1
+	}
+	for seed := from; seed < to; seed++ {
+		seen, err := run(seed)
+		all.add(seen)
+		if err != nil {
+			t.Fatalf("seed %d (run it again: PENSTOCK_SIM_SEED=%d go test -run '^%s$' %s): %v",
+				seed, seed, t.Name(), "./internal/processors/engine", err)
+		}
+	}
+	t.Logf("seeds %d to %d: %s", from, to-1, all)
+	return all
 }
 
 func TestSimulationOfManySeeds(t *testing.T) {
 	t.Parallel()
-	for seed := range runs(t, 150) {
-		if err := seedRun(seed, scenario{}); err != nil {
-			t.Fatalf("seed %d: %v", seed, err)
-		}
-	}
+	search(t, func(seed uint64) (tally, error) { return seedRun(seed, scenario{}) }, 0, 150)
 }
 
 func TestSimulationCancelsAndRetries(t *testing.T) {
 	t.Parallel()
-	var got struct{ cancelled, stopped, retried int }
+	var got tally
 	for seed := range uint64(40) {
 		w := newWorld(seedOf(seed), scenario{steps: 3000, requests: 40, faults: 20})
 		if err := w.run(); err != nil {
 			t.Fatalf("seed %d: %v", seed, err)
 		}
-		got.cancelled += w.seen.cancelled
-		got.stopped += w.seen.stopped
-		got.retried += w.seen.retried
+		got.add(w.seen)
 	}
-	if got.cancelled < 50 || got.stopped < 10 || got.retried < 40 {
+	if got.cancelled < 50 || got.stopped < 10 || got.retried < 40 || got.crashes < 20 || got.drains < 20 || got.lost < 5 {
 		t.Errorf("the simulation hardly comes to it: %+v", got)
 	}
 }
 
 func TestSimulationWithRetention(t *testing.T) {
 	t.Parallel()
-	for seed := range runs(t, 150) {
-		if err := seedRun(seed+1e9, scenario{retention: true}); err != nil {
-			t.Fatalf("seed %d: %v", seed, err)
-		}
-	}
+	search(t, func(seed uint64) (tally, error) { return seedRun(seed, scenario{retention: true}) }, 1e9, 150)
 }
 
 func TestSimulationFindsEveryBrokenRule(t *testing.T) {
@@ -244,11 +287,16 @@ func TestSimulationFindsEveryBrokenRule(t *testing.T) {
 		"bound":       {highBound: true},
 		"recallfence": {noRecallFence: true},
 		"control":     {noControl: true},
+		"order":       {noOrder: true},
+		"span":        {noSpan: true},
+		"tenant":      {noTenant: true},
+		"reserve":     {noReserve: true},
+		"starve":      {starve: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			for seed := range uint64(5000) {
-				err := seedRun(seed, scenario{rules: broken})
+				_, err := seedRun(seed, scenario{rules: broken})
 				if err != nil && !errors.Is(err, errNoEnd) {
 					t.Logf("found by seed %d: %v", seed, err)
 					return

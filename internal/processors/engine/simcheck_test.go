@@ -46,7 +46,7 @@ func (w *world) counted(j *jobState, v *event.View, offset int64) {
 	}
 	if v.Type == event.OutputStarted && v.Attempt == 1 && j.conv != "" {
 		for _, o := range w.seq {
-			if o.conv == j.conv && o.LP == j.LP && o.first < j.first && !o.ended && !o.trimmed && !j.trimmed {
+			if o.conv == j.conv && o.head.Tenant == j.head.Tenant && o.LP == j.LP && o.first < j.first && !o.ended && !o.trimmed && !j.trimmed {
 				w.fail("job %s started before %s of the same conversation ended", j.head.Job, o.head.Job)
 			}
 		}
@@ -211,10 +211,80 @@ func (p *proc) bounds() {
 				p.w.fail("a call that runs waits for its next try")
 			}
 		}
+		if l.tracker.Span() > simSpan {
+			p.w.fail("%v: %d offsets from the watermark to the newest, %d at most", l.LP, l.tracker.Span(), simSpan)
+		}
 		if bytes != l.bytes || started != l.started {
 			p.w.fail("%d bytes and %d started are counted, and are %d and %d", l.bytes, l.started, bytes, started)
 		}
 	}
+	p.shares()
+}
+
+// shares looks at who has the calls, and who waits for one, by plain counting.
+func (p *proc) shares() {
+	e, total := p.eng, 0
+	var calls, here, wanting [event.LaneCount]int
+	tenants := map[string]int{}
+	for _, c := range p.calls { // what runs, whether or not its lane is still ours
+		if !c.s.Cancelled {
+			calls[c.s.Lane]++
+			tenants[c.s.Request.Head.Tenant]++
+			total++
+		}
+	}
+	for _, in := range p.posts { // an end that the engine was not told of yet
+		if in, ok := in.(Ended); ok && !in.Cancelled {
+			calls[in.Lane]++
+			tenants[in.Tenant]++
+			total++
+		}
+	}
+	for who, n := range tenants {
+		if p.w.perTenant > 0 && n > p.w.perTenant {
+			p.w.fail("%s has %d calls, %d at most", who, n, p.w.perTenant)
+		}
+	}
+	if total != e.inFlight {
+		p.w.fail("%d calls are counted, and are %d", e.inFlight, total)
+	}
+	for _, l := range e.lanes {
+		here[l.Lane]++
+		if l.epoch == 0 || !l.heard || l.lapsed || !l.claimer.Owns() || !e.leases(p.w.now, l) || e.draining {
+			continue
+		}
+		for _, k := range l.keys {
+			if en := k.queue[0]; !en.started && !en.cancelled && !slices.Contains(l.resting, en) &&
+				(p.w.perTenant == 0 || tenants[en.Head.Tenant] < p.w.perTenant) {
+				wanting[l.Lane]++
+			}
+		}
+	}
+	for _, lane := range event.Lanes() {
+		taken := total
+		for _, other := range event.Lanes() {
+			if other != lane && here[other] > 0 {
+				taken += max(0, 1-calls[other]) // each has one of the four
+			}
+		}
+		if taken < 4 && wanting[lane] > 0 {
+			p.w.fail("%d requests of %s wait, though a call is free: %d of 4, by lane %v", wanting[lane], lane, total, calls)
+		}
+		if p.reserveBroken(lane, calls, here) {
+			p.w.fail("the call that is %s's was given to another: %v", lane, calls)
+		}
+	}
+}
+
+// reserveBroken tells whether the others have taken a lane's own call, though
+// none of theirs was begun before the lane was here.
+func (p *proc) reserveBroken(lane event.Lane, calls, here [event.LaneCount]int) bool {
+	if here[lane] == 0 {
+		p.without[lane] = true
+	} else if total := calls[1] + calls[2] + calls[3]; total < 4 {
+		p.without[lane] = false
+	}
+	return !p.without[lane] && calls[lane] == 0 && calls[1]+calls[2]+calls[3] == 4
 }
 
 // allDone tells whether every request is done and committed.

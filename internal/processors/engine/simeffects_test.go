@@ -46,6 +46,7 @@ func (p *proc) do(f Effect) {
 	case Open:
 		g := p.gate(f.LP, f.Gen)
 		g.open, g.epoch = true, f.Epoch
+		p.w.seen.claims++
 	case Shut:
 		if g := p.gates[f.LP]; g != nil && g.gen == f.Gen {
 			g.cancelled = true
@@ -263,7 +264,10 @@ func (p *proc) evict() {
 }
 
 func (p *proc) pulse() {
-	if p.pulseAt < len(p.w.pulses) {
+	for range 8 {
+		if p.pulseAt == len(p.w.pulses) {
+			return
+		}
 		in := p.w.pulses[p.pulseAt]
 		p.pulseAt++
 		p.step(in)

@@ -26,7 +26,11 @@ func (w *world) disturb() {
 		w.zombie(p)
 		return
 	}
-	switch w.n(12) {
+	switch w.n(13) {
+	case 12:
+		if w.n(6) == 0 {
+			p.drain()
+		}
 	case 0, 1:
 		w.move(w.lps[w.n(len(w.lps))], w.anyMember(nil))
 	case 2:
@@ -57,10 +61,10 @@ func (w *world) disturb() {
 	case 10:
 		w.now = w.now.Add(time.Duration(w.n(900)) * time.Millisecond)
 	case 11:
-		for lp, to := range w.moving { // the rebalance does not wait any longer
-			delete(w.moving, lp)
-			w.assign(lp, to)
-			break
+		for _, lp := range w.lps { // the rebalance does not wait any longer
+			if w.hurry(lp) {
+				break
+			}
 		}
 		if w.retention && w.n(4) == 0 {
 			w.expire()
@@ -149,13 +153,13 @@ func (w *world) request() {
 		}
 		j := &jobState{
 			LP: lp, created: int64(len(w.tokens[lp.Partition])), first: int64(len(w.reqs[lp])),
-			head: event.Head{Type: event.JobRequested, V: 1, Tenant: "t", Job: id},
+			head: event.Head{Type: event.JobRequested, V: 1, Tenant: []string{"t", "t", "u"}[w.n(3)], Job: id},
 		}
 		if kind >= 7 {
 			j.conv = "c" + strconv.Itoa(w.n(2))
 			j.head.Conversation = j.conv
 		}
-		j.key = jobKey("t", id)
+		j.key = jobKey(j.head.Tenant, id)
 		w.jobs[j.key] = j
 		w.seq = append(w.seq, j)
 		r.job, r.Head = j, j.head

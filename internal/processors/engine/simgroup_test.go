@@ -55,6 +55,10 @@ func (w *world) assign(lp LP, to *proc) {
 		return
 	}
 	c := w.commits[lp]
+	if !w.retention && c.Metadata != "" && w.n(400) < w.faults {
+		c.Metadata = []string{"", "not ours"}[w.n(2)]
+		w.seen.lost++
+	}
 	to.groupQ = append(to.groupQ, &groupEvent{kind: assignedEvent, lp: lp, id: to.id, next: c.Next, metadata: c.Metadata})
 }
 
@@ -75,6 +79,16 @@ func (w *world) move(lp LP, to *proc) {
 	w.moving[lp] = to
 	from.stopFetch(lp)
 	from.groupQ = append(from.groupQ, &groupEvent{kind: revokedEvent, lp: lp})
+}
+
+// hurry ends a hand-over that its owner has not come to.
+func (w *world) hurry(lp LP) (did bool) {
+	to, did := w.moving[lp]
+	if did {
+		delete(w.moving, lp)
+		w.assign(lp, to)
+	}
+	return did
 }
 
 // released ends a hand-over.
@@ -103,6 +117,18 @@ func (w *world) evict(p *proc) {
 	}
 }
 
+// someone starts a process where none is left, and hands it what was the dead's.
+func (w *world) someone() {
+	if len(w.living()) == 0 {
+		w.spawn()
+	}
+	for _, p := range w.procs {
+		if !p.alive {
+			w.evict(p)
+		}
+	}
+}
+
 // calm ends all faults, and waits for everything to end.
 func (w *world) calm() {
 	for _, p := range w.procs {
@@ -111,18 +137,13 @@ func (w *world) calm() {
 		}
 		p.stalled, p.muted = time.Time{}, [actions]time.Time{}
 	}
-	if len(w.living()) == 0 {
-		w.spawn()
-	}
+	w.someone()
 	for _, p := range w.procs {
 		p.notice()
-		if !p.alive {
-			w.evict(p)
-		}
 	}
-	for lp, to := range w.moving {
-		delete(w.moving, lp)
-		w.assign(lp, to)
+	w.someone()
+	for _, lp := range w.lps {
+		w.hurry(lp)
 	}
 	for _, lp := range w.lps {
 		if o := w.owner[lp]; o == nil || !o.alive {
@@ -133,6 +154,7 @@ func (w *world) calm() {
 	const rounds = 6000
 	for range rounds {
 		w.now = w.now.Add(5 * time.Millisecond)
+		w.someone()
 		for _, p := range w.living() {
 			p.everything()
 		}
