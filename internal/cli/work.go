@@ -20,7 +20,7 @@ type WorkFlags struct {
 	MaxSpan        int64              `setting:"" default:"20000" help:"Offsets from the oldest request that is not done to the newest that was taken in, in each lane of a partition."`
 	MaxEndings     int                `setting:"" default:"256" help:"Cancelled jobs that are ended at once, beside the calls."`
 	MaxCancels     int                `setting:"" default:"32768" help:"Cancels remembered, in each partition."`
-	EvictAfter     time.Duration      `setting:"" default:"1s" help:"How long a peer may be silent until it is removed from the group; 0 leaves that to the session timeout."`
+	EvictAfter     time.Duration      `setting:"" default:"1.8s" help:"How long a peer may be silent until it is removed from the group; 0 leaves that to the session timeout."`
 	SessionTimeout time.Duration      `setting:"" default:"6s" help:"When the group takes a silent processor for dead by itself."`
 }
 

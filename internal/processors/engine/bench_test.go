@@ -13,6 +13,9 @@ import (
 func owned(tb testing.TB, lps int, cfg Config) (*Engine, []LP, *time.Time) {
 	tb.Helper()
 	cfg.Owner = "me"
+	if cfg.PulseLease == 0 {
+		cfg.PulseLease = time.Hour // no pulses come back here
+	}
 	e, now := New(cfg), time.UnixMilli(1_700_000_000_000)
 	e.Step(now, LeaseRenewed{Sent: now, Member: "m"})
 	list := make([]LP, lps)

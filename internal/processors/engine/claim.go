@@ -18,6 +18,7 @@ const refreshEvery = 10 * time.Second
 // committable.
 func (e *Engine) drive(now time.Time, l *lane) {
 	e.awake(now, l)
+	e.pulseLapse(now, l)
 	if l.epoch > 0 && l.claimer.Owns() && l.lapsed && e.leases(now, l) {
 		// The same owner under the same membership: nobody was before but we.
 		l.claimer = fence.NewClaimer(l.filter.Epochs[l.Lane])

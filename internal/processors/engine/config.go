@@ -38,8 +38,13 @@ type Config struct {
 	// Ageing is how long a lane waits for a call until its claim counts twice,
 	// three times at twice that, and so on; default 5 s.
 	Ageing time.Duration
+	// PulseLease is how long a lane may start requests since its newest pulse was
+	// sent that has come back, or it was claimed; then it has to be claimed again.
+	// Default four times PulseEvery.
+	PulseLease time.Duration
 	// EvictAfter is how long a peer may be silent until it is removed from the
-	// group; default 1 s. Below 0 nobody is removed.
+	// group; default 1.8 s: a peer that stood still for 1.5 s, and would have had
+	// its next pulse then, is not. Below 0 nobody is removed.
 	EvictAfter time.Duration
 }
 
@@ -79,7 +84,8 @@ func (c Config) withDefaults() Config {
 	wait(&c.CommitEvery, 100*time.Millisecond)
 	wait(&c.CancelAhead, 10*time.Minute)
 	wait(&c.Ageing, 5*time.Second)
-	wait(&c.EvictAfter, time.Second)
+	wait(&c.PulseLease, 4*c.PulseEvery)
+	wait(&c.EvictAfter, 1800*time.Millisecond)
 	return c
 }
 

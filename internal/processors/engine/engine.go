@@ -66,6 +66,7 @@ type pulse struct {
 	epoch    int64
 	released bool
 	member   string
+	at       time.Time // when it was read
 }
 
 // New makes an engine that owns nothing.

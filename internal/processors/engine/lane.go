@@ -23,6 +23,7 @@ type lane struct {
 	epoch   int64        // owned; 0 until the first claim is read back
 	asked   bool         // FindEnd is under way
 	lapsed  bool         // the lease lapsed: only a new claim restores it
+	pulsed  time.Time    // when its newest pulse was sent that came back, or it was claimed
 
 	waitUntil time.Time // the leases of those before have run out by then
 	covered   int64     // newest epoch that was known when the wait began
@@ -253,7 +254,7 @@ func (e *Engine) seen(l *lane, s *Seen) bool {
 }
 
 func (e *Engine) own(l *lane, epoch int64) {
-	l.epoch = epoch
+	l.epoch, l.pulsed = epoch, e.now
 	e.do(Open{LP: l.LP, Gen: l.gen, Epoch: epoch})
 	e.take(l)
 	e.enqueueAll(l)

@@ -32,7 +32,8 @@ type peers struct {
 
 	round     int // of ours that came back
 	roundAt   time.Time
-	steady    int // the round with which they began to come as usual
+	sentAt    time.Time // the newest of ours that came back
+	steady    int       // the round with which they began to come as usual
 	steadyAt  time.Time
 	askedAt   time.Time
 	members   map[string]*peer
@@ -70,6 +71,9 @@ func newPeers(after, every time.Duration) peers {
 
 // ours takes a pulse of ours that came back.
 func (p *peers) ours(now, sent time.Time) {
+	if sent.After(p.sentAt) {
+		p.sentAt = sent
+	}
 	gap := now.Sub(p.roundAt)
 	if gap < p.every/2 {
 		return // of the same round
@@ -180,8 +184,9 @@ func (e *Engine) pulseSeen(now time.Time, in PulseSeen) {
 		if !in.Released {
 			e.peers.owns(in.Member, 1)
 		}
-		e.pulses[in.LP] = pulse{epoch: in.Epoch, released: in.Released, member: in.Member}
+		e.pulses[in.LP] = pulse{epoch: in.Epoch, released: in.Released, member: in.Member, at: now}
 		if l := e.lanes[in.LP]; l != nil {
+			e.pulsed(now, l, &in)
 			l.released(in.Epoch, in.Released)
 			e.spare(l)
 		}
@@ -211,16 +216,46 @@ func (e *Engine) evicted(now time.Time, in Evicted) {
 	}
 }
 
+// pulsed renews the lease of a lane by a pulse of ours that came back. One that
+// took longer than the lease had left renews nothing.
+func (e *Engine) pulsed(now time.Time, l *lane, in *PulseSeen) {
+	if in.Owner != e.cfg.Owner || in.Epoch != l.epoch {
+		return
+	}
+	e.pulseLapse(now, l)
+	if in.Sent.After(l.pulsed) {
+		l.pulsed = in.Sent
+	}
+}
+
+// pulseLapse ends the lease of a lane whose pulses do not come back. It starts
+// nothing until it has been claimed again: so whoever reads the pulses up to a
+// time knows who has no lease at that time, by the silence alone, and whoever was
+// silent cannot go on as if nothing had been.
+func (e *Engine) pulseLapse(now time.Time, l *lane) {
+	if l.epoch > 0 && now.Sub(l.pulsed) >= e.cfg.PulseLease {
+		l.lapsed = true
+	}
+}
+
 // spare shortens the wait of a lane whose last owner is known to be out of the
 // group: whatever it was answered before, its lease has run out one lease after.
+// It has run out already where the owner was silent for a pulse's lease: where a
+// pulse of ours stands behind its last one that was sent so much later.
 func (e *Engine) spare(l *lane) {
 	p := e.pulses[l.LP]
 	if l.epoch > 0 || p.epoch == 0 || p.epoch != l.covered {
 		return
 	}
-	if out := e.peers.outSince(p.member); !out.IsZero() {
-		if until := out.Add(e.cfg.Lease); until.Before(l.waitUntil) {
-			l.waitUntil = until
-		}
+	out := e.peers.outSince(p.member)
+	if out.IsZero() {
+		return
+	}
+	until := out.Add(e.cfg.Lease)
+	if e.peers.sentAt.Sub(p.at) >= e.cfg.PulseLease {
+		until = e.now
+	}
+	if until.Before(l.waitUntil) {
+		l.waitUntil = until
 	}
 }

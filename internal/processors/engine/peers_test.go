@@ -34,6 +34,9 @@ type suspect struct {
 func newCourt(t *testing.T, cfg Config, peers int) *court {
 	t.Helper()
 	cfg.Owner = "me"
+	if cfg.EvictAfter == 0 {
+		cfg.EvictAfter = time.Second
+	}
 	c := &court{t: t, e: New(cfg), now: time.UnixMilli(1_700_000_000_000), peers: map[string]*suspect{}}
 	for i := range peers {
 		c.join("p"+strconv.Itoa(i), int32(i+1))
@@ -274,18 +277,21 @@ func TestPeersAreForgotten(t *testing.T) {
 
 func TestALaneOfARemovedMemberWaitsFromThenOn(t *testing.T) {
 	for name, tc := range map[string]struct {
+		quiet time.Duration // before that
 		out   time.Duration // before the assignment; 0: after it
 		epoch int64         // that the commit tells of
 		want  time.Duration
 	}{
-		"removed before":            {500 * time.Millisecond, 1, 250 * time.Millisecond},
-		"removed after":             {0, 1, 750 * time.Millisecond},
-		"it was not the last owner": {500 * time.Millisecond, 3, 750 * time.Millisecond},
+		"removed before":            {0, 500 * time.Millisecond, 1, 250 * time.Millisecond},
+		"removed after":             {0, 0, 1, 750 * time.Millisecond},
+		"it was not the last owner": {2 * time.Second, 500 * time.Millisecond, 3, 750 * time.Millisecond},
+		"silent for a lease before": {1500 * time.Millisecond, 250 * time.Millisecond, 1, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newCourt(t, Config{}, 1)
 			c.pass(3 * time.Second)
 			c.peers["p0"].quiet = true
+			c.pass(tc.quiet)
 			c.step(Evicted{Member: "p0", Out: tc.out > 0})
 			c.pass(tc.out)
 			lp := c.peers["p0"].lp
@@ -302,6 +308,47 @@ func TestALaneOfARemovedMemberWaitsFromThenOn(t *testing.T) {
 				t.Errorf("it waits for %v, not for %v", got, tc.want)
 			}
 		})
+	}
+}
+
+func TestALaneWhosePulsesDoNotComeBackIsClaimedAnewBeforeItStartsAnything(t *testing.T) {
+	e, lps, now := owned(t, 1, Config{PulseLease: time.Second, MaxInFlight: 10})
+	lp := lps[0]
+	pass := func(d time.Duration) (got []Effect) {
+		for end := now.Add(d); now.Before(end); {
+			*now = now.Add(250 * time.Millisecond)
+			got = append(got, e.Step(*now, LeaseRenewed{Sent: *now, Member: "m"})...)
+		}
+		return got
+	}
+	back := func(after time.Duration) []Effect {
+		return e.Step(*now, PulseSeen{LP: lp, Epoch: 1, Owner: "me", Member: "m", Sent: now.Add(-after)})
+	}
+	for range 5 {
+		if got := only[FindEnd](pass(750 * time.Millisecond)); len(got) != 0 {
+			t.Fatal("claimed anew, though its pulses come back")
+		}
+		back(0)
+	}
+	pass(750 * time.Millisecond)
+	if got := only[Start](e.Step(*now, asked(lp, 0, 1))); len(got) != 1 {
+		t.Error("nothing was started within the lease")
+	}
+	*now = now.Add(250 * time.Millisecond)
+	if got := only[FindEnd](back(500 * time.Millisecond)); len(got) != 1 { // sent in time, and back too late
+		t.Error("it was not claimed anew")
+	}
+	if got := only[Start](e.Step(*now, asked(lp, 1, 1))); len(got) != 0 {
+		t.Error("something was started after the lease")
+	}
+	l := e.lanes[lp]
+	got := only[AppendClaim](e.Step(*now, Located{LP: lp, Gen: l.gen, End: l.position}))
+	if len(got) != 1 || got[0].Epoch != 2 {
+		t.Fatalf("%+v", got)
+	}
+	at := e.lanes[lp].position
+	if got := only[Start](e.Step(*now, Tokens{Partition: lp.Partition, From: at, Next: at + 1, Seen: []Seen{claimSeen(lp, at, 2, "me")}})); len(got) != 1 {
+		t.Error("nothing was started under the new claim")
 	}
 }
 

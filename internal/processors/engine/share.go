@@ -196,6 +196,7 @@ func (e *Engine) next(which event.Lane) (en *entry) {
 
 // mayStart tells whether the lane may start requests.
 func (e *Engine) mayStart(l *lane) bool {
+	e.pulseLapse(e.now, l)
 	return l.claimer.Owns() && !l.lapsed && l.heard && e.leases(e.now, l)
 }
 

@@ -44,6 +44,7 @@ type rules struct {
 	highBound     bool // a commit's bound is the end of the log
 	noRecallFence bool // who continues a job reads it without a fence
 	noControl     bool // a new owner reads the cancels from after its claim alone
+	noPulseLease  bool // the first owner starts requests though its pulses do not come back
 	noOrder       bool // requests of a key run side by side
 	noSpan        bool // a stuck request holds as many as there are
 	noTenant      bool // a tenant has as many calls as there are
@@ -337,6 +338,53 @@ func zombie(seed uint64, r rules, head time.Duration) error {
 		w.finalCheck()
 	}
 	return w.wrong
+}
+
+// mute tells of an owner whose pulses are lost. It is found silent, removed, and
+// its lanes are claimed at once, while its heartbeats were answered until then.
+func mute(seed uint64, r rules) error {
+	w := newWorld(seedOf(seed), scenario{rules: r, steps: 1, requests: 60})
+	a, b := w.procs[0], w.procs[1]
+	w.move(w.lps[2], b) // who owns nothing has no pulse
+	w.move(w.lps[3], b)
+	round := func() {
+		w.now = w.now.Add(5 * time.Millisecond)
+		a.everything()
+		b.everything()
+	}
+	for range 600 {
+		round()
+	}
+	a.mute, a.muted[readsTokens] = true, w.now.Add(time.Minute)
+	for w.owner[w.lps[0]] == a && w.wrong == nil {
+		round()
+	}
+	for range 100 { // half a second, which is less than a lease
+		round()
+		w.request()
+		a.everything()
+	}
+	a.mute = false
+	w.calm()
+	if w.wrong == nil {
+		w.finalCheck()
+	}
+	return w.wrong
+}
+
+func TestAReaderWhoBeginsAtAJobIsNotShownAMuteOwner(t *testing.T) {
+	found := 0
+	for seed := range uint64(20) {
+		if err := mute(seed, rules{}); err != nil {
+			t.Errorf("seed %d, all rules kept: %v", seed, err)
+		}
+		if mute(seed, rules{noPulseLease: true}) != nil {
+			found++
+		}
+	}
+	if found < 10 {
+		t.Errorf("found out in 20 stories: %d owners that start without the lease of their pulses", found)
+	}
 }
 
 func TestAReaderWhoBeginsAtAJobIsNotShownAZombie(t *testing.T) {

@@ -19,10 +19,8 @@ func (c *churn) pass(d time.Duration) {
 		if c.n(3) == 0 {
 			c.request()
 		}
-		if c.now.Before(c.deaf) {
-			c.pulses = c.pulses[:c.toldOf()]
-		}
 		for _, p := range c.procs {
+			p.mute = c.now.Before(c.deaf)
 			if p.alive && !c.now.Before(p.stalled) {
 				p.everything()
 			}
@@ -31,14 +29,6 @@ func (c *churn) pass(d time.Duration) {
 			}
 		}
 	}
-}
-
-// toldOf is how many pulses somebody was told of.
-func (c *churn) toldOf() (n int) {
-	for _, p := range c.procs {
-		n = max(n, p.pulseAt)
-	}
-	return n
 }
 
 func (c *churn) happens() {

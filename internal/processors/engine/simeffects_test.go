@@ -71,7 +71,7 @@ func (p *proc) do(f Effect) {
 		p.wanted = append(p.wanted, f)
 	case Pulses:
 		for i := range f.Pulses {
-			if p.w.n(100) >= p.w.faults/2 {
+			if !p.mute && p.w.n(100) >= p.w.faults/2 {
 				p.w.pulses = append(p.w.pulses, p.pulseOf(&f.Pulses[i]))
 			}
 		}

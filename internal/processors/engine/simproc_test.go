@@ -20,6 +20,7 @@ type proc struct {
 	evicts  []Evict
 	drainBy time.Time // the end of its grace period; zero: it is not ending
 	leaving bool
+	mute    bool                  // its pulses are lost
 	without [event.LaneCount]bool // all calls may be others' still, from when the lane was not here
 	stalled time.Time
 	muted   [actions]time.Time // parts that are slow, until when
@@ -132,6 +133,9 @@ const simSpan = 12
 
 // breaks breaks a rule of the engine's.
 func (r rules) breaks(cfg *Config) {
+	if r.noLease || r.noPulseLease && cfg.Owner == "owner-0" {
+		cfg.PulseLease = time.Hour
+	}
 	if r.noSpan {
 		cfg.MaxSpan = 1000
 	}
