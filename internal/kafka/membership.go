@@ -55,9 +55,9 @@ func neverFetch(_ context.Context, offsets map[string]map[int32]kgo.Offset) (map
 
 // onCommitsFetched is called with the commits of partitions that are new here:
 // that is when they are this member's.
-func (g *Group) onCommitsFetched(_ context.Context, _ *kgo.Client, resp *kmsg.OffsetFetchResponse) error {
+func (g *Group) onCommitsFetched(_ context.Context, client *kgo.Client, resp *kmsg.OffsetFetchResponse) error {
 	assigned := map[TopicPartition]*ownership{}
-	member := g.Member()
+	member, _ := client.GroupMetadata() // g has no client yet where this is quick
 	for _, group := range resp.Groups {
 		for _, t := range group.Topics {
 			for _, p := range t.Partitions {

@@ -115,6 +115,32 @@ func setting(name string, usual int) int {
 	return usual
 }
 
+const pace = 100 * time.Millisecond // from word to word
+
+// endless requests jobs that say a word at each pace, for five minutes.
+func (w *world) endless(jobs int) []string {
+	w.t.Helper()
+	ids := make([]string, jobs)
+	for i := range ids {
+		ids[i] = w.request(event.Lanes()[i%3], "sim:tokens=3000,ttft=0s,gap="+pace.String(), "")
+	}
+	return ids
+}
+
+// goOn waits until each of the endless jobs has said what it cannot have said
+// before now, and ends them. They were begun no earlier than that.
+func (w *world) goOn(begun time.Time, ids []string) map[string]*told {
+	w.t.Helper()
+	most := int64(time.Since(begun)/pace) + 5
+	w.outputsUntil(func(o *told) bool { return o.NextSeq > most }, ids...)
+	for _, id := range ids {
+		w.cancel(id)
+	}
+	got := w.outputs(ids...)
+	w.facts(ids...)
+	return got
+}
+
 // kill starts three processors, kills one in the midst of many jobs, and returns
 // how long its jobs were silent.
 func kill(t *testing.T, w *world, jobs int, change func(*Config)) []time.Duration {
@@ -126,16 +152,12 @@ func kill(t *testing.T, w *world, jobs int, change func(*Config)) []time.Duratio
 		r.waitReady(t)
 	}
 	heard := w.listen()
-	model := "sim:tokens=" + strconv.Itoa(setting("PENSTOCK_KILL_TOKENS", 100)) + ",ttft=0s,gap=100ms"
-	ids := make([]string, jobs)
-	for i := range ids {
-		ids[i] = w.request(event.Lanes()[i%3], model, "")
-	}
-	w.outputsUntil(func(o *told) bool { return o.NextSeq > 10 }, ids...)
+	begun := time.Now()
+	ids := w.endless(jobs)
+	w.outputsUntil(func(o *told) bool { return o.NextSeq > 5 }, ids...)
 	died := time.Now()
 	l.kill()
-	got := w.outputs(ids...)
-	w.facts(ids...)
+	got := w.goOn(begun, ids)
 	heard.end()
 	superseded := 0
 	for _, o := range got {
