@@ -199,7 +199,7 @@ func TestTakeoverOfAKilledProcessor(t *testing.T) {
 	for _, env := range modes {
 		t.Run(strings.Join(env, ""), func(t *testing.T) {
 			var times []time.Duration
-			p := play(t, scene{model: "sim", env: env, do: func(_ context.Context, d *deployment, w *watch) error {
+			p := play(t, scene{model: "sim", env: env, do: func(ctx context.Context, d *deployment, w *watch) error {
 				mine, at := 0, time.Time{}
 				w.mu.Lock() // whoever writes last before the kill is its owner
 				for _, j := range w.jobs {
@@ -223,9 +223,10 @@ func TestTakeoverOfAKilledProcessor(t *testing.T) {
 						times = append(times, j.resume.Sub(at))
 					}
 				})
-				return nil
+				t.Logf("killed, with %v: from the kill to the next word of its jobs, %s", env, spread(times))
+				return d.slots[0].start(ctx)
 			}})
-			t.Logf("killed with %v: from the kill to the next word of its jobs, %s; %d resumed, %d superseded", env, spread(times), p.Resumed, p.Superseded)
+			t.Logf("%d jobs, %d resumed, %d superseded; the longest silence of a job, %s", p.Accepted, p.Resumed, p.Superseded, spread(p.gaps))
 		})
 	}
 }
