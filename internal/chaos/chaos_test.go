@@ -1,7 +1,6 @@
 package chaos
 
 import (
-	"cmp"
 	"context"
 	"log/slog"
 	"math/rand/v2"
@@ -40,7 +39,7 @@ func config(t *testing.T, program string) Config {
 	t.Helper()
 	model := simulated.New()
 	return Config{
-		Program: program, Env: coverage(), Postgres: testenv.Postgres(t), Dir: cmp.Or(os.Getenv("CHAOS_LOGS"), logDir(t)),
+		Program: program, Env: coverage(), Postgres: testenv.Postgres(t), Dir: logDir(t),
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		Expect: func(name string, body []byte) string {
 			name, _, _ = strings.Cut(name, ",") // its pace says nothing

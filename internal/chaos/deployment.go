@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -94,7 +95,7 @@ func deploy(ctx context.Context, cfg *Config) (_ *deployment, err error) {
 
 // open makes a slot and starts its first process.
 func (d *deployment) open(ctx context.Context, name, roles string, env []string) error {
-	addr, err := freeAddr(ctx)
+	addr, err := d.freeAddr(ctx)
 	if err != nil {
 		return err
 	}
@@ -108,13 +109,18 @@ func (d *deployment) open(ctx context.Context, name, roles string, env []string)
 	return s.start(ctx)
 }
 
-// freeAddr finds an address for a slot, below the ports that the system gives to
-// outgoing connections: it must be free whenever the slot is started again.
-func freeAddr(ctx context.Context) (string, error) {
+// freeAddr finds an address for a slot that no other slot has, below the ports
+// that the system gives to outgoing connections: it must be free whenever the
+// slot is started again.
+func (d *deployment) freeAddr(ctx context.Context) (string, error) {
+	const lowest, most = 10_000, 2_000
 	var lc net.ListenConfig
 	var err error
 	for range 100 {
-		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(10_000+rand.IntN(2_000))) //nolint:gosec // any will do
+		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(lowest+rand.IntN(most))) //nolint:gosec // any will do
+		if slices.ContainsFunc(d.slots, func(s *slot) bool { return s.addr == addr }) {
+			continue // it is not listened on yet
+		}
 		l, failed := lc.Listen(ctx, "tcp", addr)
 		if err = failed; err == nil {
 			return addr, l.Close() //nolint:wrapcheck // it was just opened

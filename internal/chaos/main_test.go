@@ -55,6 +55,13 @@ func coverage() []string {
 // logDir is where processes' logs go: they are kept where the test fails.
 func logDir(t *testing.T) string {
 	t.Helper()
+	if dir := os.Getenv("CHAOS_LOGS"); dir != "" {
+		dir = filepath.Join(dir, filepath.FromSlash(t.Name()))
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	}
 	dir, err := os.MkdirTemp("", "penstock-chaos-") //nolint:usetesting // a failed run's logs are for somebody to read
 	if err != nil {
 		t.Fatal(err)
