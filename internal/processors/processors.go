@@ -313,13 +313,22 @@ func (p *Processor) loop(stopping, ctx context.Context) error {
 			return ctx.Err()
 		}
 		buf = p.box.take(buf)
+		p.renew()
 		for i, in := range buf {
+			p.renew()
 			p.step(in)
 			buf[i] = nil
 		}
 		if end == nil && p.engine.Idle() {
 			return p.leave(ctx)
 		}
+	}
+}
+
+// renew takes a lease that was renewed meanwhile.
+func (p *Processor) renew() {
+	if lease, ok := p.box.renewed(); ok {
+		p.step(lease)
 	}
 }
 
