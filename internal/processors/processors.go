@@ -130,7 +130,7 @@ type Processor struct {
 	metrics *metrics
 
 	box    *mailbox
-	out    *kafka.Producer // tokens, jobs, dead
+	out    writer          // tokens, jobs, dead
 	pulses *kafka.Producer // its own client: a stall of one does not touch the other
 	group  *kafka.Group
 	tail   *kafka.Tail
@@ -227,13 +227,14 @@ const readBackPace = 5 * time.Millisecond
 
 func (p *Processor) open() (err error) {
 	names := p.cfg.Names
-	p.out, err = p.cluster.NewProducer(kafka.ProducerConfig{
+	out, err := p.cluster.NewProducer(kafka.ProducerConfig{
 		MaxRecordBytes: p.cfg.MaxTokenBytes,
 		TopicBytes:     map[string]int{names.Jobs(): p.cfg.MaxJobBytes, names.Dead(): p.cfg.MaxDeadBytes},
 	})
 	if err != nil {
 		return fmt.Errorf("processors: %w", err)
 	}
+	p.out = out
 	const pulseLife = time.Second // an old pulse is worth nothing
 	if p.pulses, err = p.cluster.NewProducer(kafka.ProducerConfig{DeliveryTimeout: pulseLife}); err != nil {
 		return fmt.Errorf("processors: %w", err)
