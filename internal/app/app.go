@@ -125,6 +125,9 @@ func newOwner() string {
 	return fmt.Sprintf("%s-%d-%s", host, os.Getpid(), hex.EncodeToString(b[:]))
 }
 
+// Metrics are the process's.
+func (a *App) Metrics() prometheus.Gatherer { return a.metrics }
+
 // Ready is closed once the listener is bound and the process takes requests.
 func (a *App) Ready() <-chan struct{} { return a.ready }
 

@@ -2,7 +2,6 @@ package event
 
 import (
 	"strconv"
-	"strings"
 )
 
 // CloudEvents 1.0 in Kafka's binary mode: the attributes are headers with the
@@ -10,21 +9,33 @@ import (
 const (
 	ceTypePrefix = "io.penstock."
 	ceSource     = "/penstock"
+	contentType  = "application/json"
 )
 
 // CloudEvents returns the headers of an event on requests, control or jobs.
 // id must be the same whenever the same event is written again.
 func CloudEvents(h *Head, id, traceparent string) []Header {
-	headers := []Header{
-		{"ce_specversion", []byte("1.0")},
-		{"ce_type", []byte(ceTypePrefix + string(h.Type))},
-		{"ce_source", []byte(ceSource)},
-		{"ce_id", []byte(id)},
-		{"ce_time", appendTime(nil, h.Time)},
-		{"content-type", []byte("application/json")},
+	const fixed = len("1.0") + len(ceTypePrefix) + len(ceSource) + len(TimeLayout) + len(contentType)
+	all := make([]byte, 0, fixed+len(h.Type)+len(id)+len(traceparent)) // one allocation for all values
+	value := func(parts ...string) []byte {
+		from := len(all)
+		for _, s := range parts {
+			all = append(all, s...)
+		}
+		return all[from:len(all):len(all)]
 	}
+	headers := make([]Header, 0, 7)
+	headers = append(headers,
+		Header{"ce_specversion", value("1.0")},
+		Header{"ce_type", value(ceTypePrefix, string(h.Type))},
+		Header{"ce_source", value(ceSource)},
+		Header{"ce_id", value(id)},
+	)
+	from := len(all)
+	all = appendTime(all, h.Time)
+	headers = append(headers, Header{"ce_time", all[from:len(all):len(all)]}, Header{"content-type", value(contentType)})
 	if traceparent != "" {
-		headers = append(headers, Header{"traceparent", []byte(traceparent)})
+		headers = append(headers, Header{"traceparent", value(traceparent)})
 	}
 	return headers
 }
@@ -32,15 +43,9 @@ func CloudEvents(h *Head, id, traceparent string) []Header {
 // FactID is the deterministic ce_id of a fact: whoever writes it again writes
 // the same. A job ends once, but may be started and retried once an attempt.
 func FactID(h *Head) string {
-	var b strings.Builder
-	b.WriteString(h.Tenant)
-	b.WriteByte('/')
-	b.WriteString(h.Job)
-	b.WriteByte('/')
-	b.WriteString(string(h.Type))
+	id := h.Tenant + "/" + h.Job + "/" + string(h.Type)
 	if h.Type.form() == formFact && !h.Type.Terminal() {
-		b.WriteByte('/')
-		b.WriteString(strconv.Itoa(h.Attempt))
+		id += "/" + strconv.Itoa(h.Attempt)
 	}
-	return b.String()
+	return id
 }

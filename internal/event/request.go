@@ -113,6 +113,9 @@ func DecodeRequest(rec *Record) (Head, Request, error) {
 	if rec.Defect != "" {
 		return Head{}, Request{}, invalid("", "%s", rec.Defect)
 	}
+	if h, r, ok := readWritten(rec.Value); ok {
+		return h, r, nil
+	}
 	var w requestWire
 	if err := json.Unmarshal(rec.Value, &w); err != nil {
 		if v, verr := decodeView(rec.Value); verr == nil && unknown(v.Type, v.V) {
@@ -142,10 +145,7 @@ func DecodeRequest(rec *Record) (Head, Request, error) {
 	if w.Data == nil {
 		return h, Request{}, invalid("data", "it is missing: it must hold the model request as data.body")
 	}
-	r := Request{
-		Endpoint: w.Data.Endpoint, Body: w.Data.Body, Deadline: w.Data.Deadline.Time,
-		CustomID: w.Data.CustomID, Stream: w.Data.Stream, Metadata: w.Data.Metadata, Repeat: w.Data.Repeat,
-	}
+	r := w.Data.request()
 	if err := ValidateHead(&h); err != nil {
 		return h, r, err
 	}
@@ -156,6 +156,37 @@ func DecodeRequest(rec *Record) (Head, Request, error) {
 		r.Endpoint = DefaultEndpoint
 	}
 	return h, r, nil
+}
+
+func (w *dataWire) request() Request {
+	return Request{
+		Endpoint: w.Endpoint, Body: w.Body, Deadline: w.Deadline.Time,
+		CustomID: w.CustomID, Stream: w.Stream, Metadata: w.Metadata, Repeat: w.Repeat,
+	}
+}
+
+// readWritten reads a valid request that is written as Append writes it, of which
+// its data alone are decoded. Of any other it says no, and DecodeRequest says
+// what it is.
+func readWritten(value []byte) (h Head, r Request, ok bool) {
+	var v View
+	if !v.scan(value) || v.Type != JobRequested || v.V != Version || len(v.Tenant) == 0 {
+		return h, r, false
+	}
+	if t := v.Time; len(t) != len(TimeLayout) || t[19] != '.' || t[23] != 'Z' {
+		return h, r, false
+	}
+	h = v.Head()
+	var w dataWire
+	if !validYear(h.Time) || ValidateHead(&h) != nil || json.Unmarshal(v.Data, &w) != nil {
+		return h, r, false
+	}
+	r = w.request()
+	if r.Endpoint == "" {
+		r.Endpoint = DefaultEndpoint
+	}
+	h.Attempt, h.Seq, h.Lane, h.Epoch = 0, 0, NoLane, 0 // which a request does not have
+	return h, r, r.Validate() == nil
 }
 
 func unknown(t Type, v int) bool { return t != JobRequested || v > Version }

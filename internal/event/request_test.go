@@ -225,6 +225,11 @@ func FuzzDecodeRequest(f *testing.F) {
 		if !bytes.Equal(before, value) {
 			t.Fatal("decoding changed the value")
 		}
+		// A space in front has it decoded the slow way, with the same result.
+		hs, rs, errs := DecodeRequest(&Record{Value: append([]byte(" "), value...), Time: recordTime})
+		if diff := cmp.Diff([]any{hs, rs}, []any{h, r}); diff != "" && err == nil || (errs == nil) != (err == nil) {
+			t.Fatalf("%q: %v, and the slow way %v (-slow +fast):\n%s", value, err, errs, diff)
+		}
 		if err != nil {
 			if _, ok := errors.AsType[*Invalid](err); !ok && !errors.Is(err, ErrSkip) {
 				t.Fatalf("an error of a kind that is not promised: %v", err)

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/penstock-io/penstock/internal/event"
@@ -99,6 +100,7 @@ type Producer struct {
 	client  *kgo.Client
 	open    func(ctx context.Context, network, addr string) (net.Conn, error)
 	writes  atomic.Int64 // attempts to write to any broker
+	topics  sync.Map     // *topicMetrics by name; as many as there are topics
 
 	mu      sync.Mutex
 	records int // taken and not yet settled
@@ -263,13 +265,29 @@ func (p *Producer) produce(ctx context.Context, rec *event.Record, done func(Ack
 			ack.Offset = -1
 			err = p.outcome(kr, err, p.writes.Load() != before)
 		} else {
-			p.metrics.produced.WithLabelValues(kr.Topic).Inc()
-			p.metrics.ackSeconds.WithLabelValues(kr.Topic).Observe(time.Since(began).Seconds())
+			m := p.topic(kr.Topic)
+			m.produced.Inc()
+			m.ackSeconds.Observe(time.Since(began).Seconds())
 		}
 		if done != nil {
 			done(ack, err)
 		}
 	})
+}
+
+// topicMetrics are those of one topic, found once.
+type topicMetrics struct {
+	produced   prometheus.Counter
+	ackSeconds prometheus.Observer
+}
+
+func (p *Producer) topic(name string) *topicMetrics {
+	if m, ok := p.topics.Load(name); ok {
+		return m.(*topicMetrics) //nolint:forcetypeassert // nothing else is stored
+	}
+	m := &topicMetrics{p.metrics.produced.WithLabelValues(name), p.metrics.ackSeconds.WithLabelValues(name)}
+	p.topics.Store(name, m)
+	return m
 }
 
 // inTime calls done once: with what it is called with, or with

@@ -225,5 +225,37 @@ func (p *Processor) locate(ctx context.Context, f engine.FindEnd) (engine.Locate
 	if in.LogStart, in.Oldest, err = p.cluster.OldestTime(ctx, tokens); err != nil {
 		return in, err
 	}
+	if in.Jobs, err = p.undone(ctx, f, in.RequestsEnd); err != nil {
+		return in, err
+	}
 	return in, p.locateControl(ctx, f, &in)
+}
+
+// maxUndone bounds the requests whose jobs a restore is told; of more it keeps
+// what it reads of any job.
+const maxUndone = 1_000_000
+
+// undone gives the jobs of a lane's requests from Next up to end; nil where they
+// are too many, or not to be had.
+func (p *Processor) undone(ctx context.Context, f engine.FindEnd, end int64) (map[string]struct{}, error) {
+	if end-f.Next > maxUndone {
+		return nil, nil
+	}
+	jobs := map[string]struct{}{}
+	for recs, err := range p.cluster.Scan(ctx, p.requests(f.LP), f.Next, end) {
+		switch {
+		case errors.Is(err, kafka.ErrOutOfRange):
+			return nil, nil // retention takes them just now
+		case err != nil:
+			return nil, err //nolint:wrapcheck // the one caller logs it
+		}
+		for i := range recs {
+			if v, err := event.ScanHead(recs[i].Value); err == nil && v.Type == event.JobRequested && len(v.Tenant) > 0 {
+				jobs[engine.JobKey(string(v.Tenant), string(v.Job))] = struct{}{}
+			} else if h, _, err := event.DecodeRequest(&recs[i]); err == nil { // else it has no output
+				jobs[engine.JobKey(h.Tenant, h.Job)] = struct{}{}
+			}
+		}
+	}
+	return jobs, nil
 }

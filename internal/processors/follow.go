@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/penstock-io/penstock/internal/event"
@@ -132,29 +133,43 @@ func (p *Processor) tailPulses(ctx context.Context, from int64) error {
 // heartbeatEvery is how often the lease is renewed: three tries within it.
 const heartbeatEvery = 200 * time.Millisecond
 
+// heartbeatPatience bounds the wait for a heartbeat's answer: one that takes
+// longer than a lease is worth nothing.
+const heartbeatPatience = time.Second
+
 // heartbeats asks the group's coordinator whether we are a member, and tells
-// the loop when it last said so. An answer that takes longer than a lease is
-// worth nothing.
+// the loop when it last said so. It does not wait for one answer before it asks
+// again: a coordinator that takes half a lease to answer would let every lease
+// lapse. So there are heartbeatPatience/heartbeatEvery under way at most.
 func (p *Processor) heartbeats(ctx context.Context) error {
 	ticker := time.NewTicker(heartbeatEvery)
 	defer ticker.Stop()
+	var under sync.WaitGroup
+	defer under.Wait()
 	for {
 		sent := p.now()
-		beat, cancel := context.WithTimeout(ctx, time.Second)
-		member, err := p.group.Heartbeat(beat)
-		cancel()
-		if err == nil {
-			p.box.post(engine.LeaseRenewed{Sent: sent, Member: member})
-		} else if ctx.Err() == nil {
-			p.metrics.noBeats.Inc()
-			if !errors.Is(err, kafka.ErrNotMember) {
-				p.log.WarnContext(ctx, "the group's coordinator did not answer a heartbeat", "error", err)
-			}
-		}
+		under.Go(func() { p.heartbeat(ctx, sent) })
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+	}
+}
+
+func (p *Processor) heartbeat(ctx context.Context, sent time.Time) {
+	beat, cancel := context.WithTimeout(ctx, heartbeatPatience)
+	defer cancel()
+	member, err := p.group.Heartbeat(beat)
+	if err == nil {
+		p.box.renew(engine.LeaseRenewed{Sent: sent, Member: member})
+		return
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	p.metrics.noBeats.Inc()
+	if !errors.Is(err, kafka.ErrNotMember) {
+		p.log.WarnContext(ctx, "the group's coordinator did not answer a heartbeat", "error", err)
 	}
 }

@@ -3,6 +3,7 @@ package processors
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 
 	"github.com/penstock-io/penstock/internal/processors/engine"
 )
@@ -13,8 +14,9 @@ import (
 type mailbox struct {
 	mu    sync.Mutex
 	items []engine.Input
-	some  chan struct{} // capacity 1: there may be something to take
-	room  chan struct{} // capacity 1: there may be room
+	lease atomic.Pointer[engine.LeaseRenewed] // goes before all items
+	some  chan struct{}                       // capacity 1: there may be something to take
+	room  chan struct{}                       // capacity 1: there may be room
 }
 
 // mailboxFull is how many inputs may wait before readers are held back.
@@ -29,6 +31,29 @@ func (m *mailbox) post(in engine.Input) {
 	m.items = append(m.items, in)
 	m.mu.Unlock()
 	signal(m.some)
+}
+
+// renew posts a renewed lease, in place of an earlier one that was not taken. It
+// does not stand in line: it would lapse behind what a busy loop has to do.
+func (m *mailbox) renew(in engine.LeaseRenewed) {
+	for {
+		was := m.lease.Load()
+		if was != nil && was.Sent.After(in.Sent) {
+			return
+		}
+		if m.lease.CompareAndSwap(was, &in) {
+			signal(m.some)
+			return
+		}
+	}
+}
+
+// renewed takes the renewed lease, if there is one.
+func (m *mailbox) renewed() (engine.LeaseRenewed, bool) {
+	if m.lease.Load() == nil {
+		return engine.LeaseRenewed{}, false
+	}
+	return *m.lease.Swap(nil), true
 }
 
 // offer is post for readers: it waits for room, and returns false if ctx ends.

@@ -18,6 +18,13 @@ type producer interface {
 	Go(rec event.Record, done func(kafka.Ack, error)) error
 }
 
+// writer is what a Processor needs of it.
+type writer interface {
+	producer
+	Flush(ctx context.Context) error
+	Close()
+}
+
 // output writes one job's events to the token topic: it gives them their seq,
 // coalesces deltas before they get one, and folds all into the job's transcript.
 //

@@ -130,7 +130,7 @@ type Processor struct {
 	metrics *metrics
 
 	box    *mailbox
-	out    *kafka.Producer // tokens, jobs, dead
+	out    writer          // tokens, jobs, dead
 	pulses *kafka.Producer // its own client: a stall of one does not touch the other
 	group  *kafka.Group
 	tail   *kafka.Tail
@@ -227,13 +227,14 @@ const readBackPace = 5 * time.Millisecond
 
 func (p *Processor) open() (err error) {
 	names := p.cfg.Names
-	p.out, err = p.cluster.NewProducer(kafka.ProducerConfig{
+	out, err := p.cluster.NewProducer(kafka.ProducerConfig{
 		MaxRecordBytes: p.cfg.MaxTokenBytes,
 		TopicBytes:     map[string]int{names.Jobs(): p.cfg.MaxJobBytes, names.Dead(): p.cfg.MaxDeadBytes},
 	})
 	if err != nil {
 		return fmt.Errorf("processors: %w", err)
 	}
+	p.out = out
 	const pulseLife = time.Second // an old pulse is worth nothing
 	if p.pulses, err = p.cluster.NewProducer(kafka.ProducerConfig{DeliveryTimeout: pulseLife}); err != nil {
 		return fmt.Errorf("processors: %w", err)
@@ -313,13 +314,22 @@ func (p *Processor) loop(stopping, ctx context.Context) error {
 			return ctx.Err()
 		}
 		buf = p.box.take(buf)
+		p.renew()
 		for i, in := range buf {
+			p.renew()
 			p.step(in)
 			buf[i] = nil
 		}
 		if end == nil && p.engine.Idle() {
 			return p.leave(ctx)
 		}
+	}
+}
+
+// renew takes a lease that was renewed meanwhile.
+func (p *Processor) renew() {
+	if lease, ok := p.box.renewed(); ok {
+		p.step(lease)
 	}
 }
 

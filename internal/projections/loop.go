@@ -28,6 +28,7 @@ type loop struct {
 	// pending is what was polled and is not in the tables; while there is some,
 	// nothing more is polled for, so one poll bounds it.
 	pending []event.Record
+	held    *holder // requests that were polled and wait for their ends
 	paused  bool
 	fails   int // in a row
 	size    int // records in the next transaction, at most
@@ -72,13 +73,38 @@ func (l *loop) hold(paused bool) {
 		return
 	}
 	l.group.Resume(tps...)
+	for tp, part := range l.held.parts {
+		if part.full {
+			l.group.Pause(tp)
+		}
+	}
+}
+
+// turn pauses the partitions of which enough is held, and lets others go on.
+func (l *loop) turn() {
+	pause, resume := l.held.turn()
+	if l.paused {
+		return // all are; hold sees to these as well when they go on
+	}
+	if len(pause) > 0 {
+		l.group.Pause(pause...)
+	}
+	if len(resume) > 0 {
+		l.group.Resume(resume...)
+	}
 }
 
 // poll takes what the group has to tell. After a failure it waits for the pause
 // to pass, whatever the group has to tell meanwhile.
 func (l *loop) poll(ctx context.Context) error {
 	if l.fails == 0 {
-		return l.take(ctx, ctx)
+		due := l.held.next()
+		if due.IsZero() {
+			return l.take(ctx, ctx)
+		}
+		waiting, cancel := context.WithDeadline(ctx, due)
+		defer cancel()
+		return l.take(ctx, waiting)
 	}
 	pause := min(firstPause<<min(l.fails-1, 10), lastPause)
 	waiting, cancel := context.WithTimeout(ctx, pause)
@@ -97,6 +123,7 @@ func (l *loop) take(ctx, waiting context.Context) error {
 	p, err := l.group.Poll(waiting)
 	if err != nil {
 		if waiting.Err() != nil && errors.Is(err, waiting.Err()) {
+			l.pass(nil)
 			return nil
 		}
 		return err
@@ -114,17 +141,24 @@ func (l *loop) take(ctx, waiting context.Context) error {
 		p.Revoked.Done() // nothing is under way between two polls
 	}
 	l.drop(p.Lost)
-	l.pending = append(l.pending, p.Records...)
+	l.pass(p.Records)
 	for _, f := range p.Faults {
 		l.fault(ctx, f)
 	}
 	return nil
 }
 
+// pass has what was polled written, now or when it is due.
+func (l *loop) pass(records []event.Record) {
+	l.pending = append(l.pending, l.held.pass(records, time.Now())...)
+	l.turn()
+}
+
 // drop forgets partitions that are no longer this member's.
 func (l *loop) drop(tps []kafka.TopicPartition) {
 	for _, tp := range tps {
 		delete(l.owned, tp)
+		l.held.drop(tp)
 		l.setStopped(tp, nil)
 	}
 	if len(tps) > 0 {
@@ -189,6 +223,10 @@ func (l *loop) fault(ctx context.Context, f kafka.PartitionFault) {
 		slog.Int64("from", pos.next), slog.Int64("to", gone.Earliest))
 	l.metrics.expired.WithLabelValues(f.Topic).Add(float64(gone.Earliest - pos.next))
 	l.group.Seek(f.TopicPartition, gone.Earliest)
+	l.pending = l.held.flush(l.pending, f.TopicPartition)
+	if slices.ContainsFunc(l.pending, func(r event.Record) bool { return partitionOfRecord(&r) == f.TopicPartition }) {
+		return // they come first, and the first record behind the gap moves the checkpoint
+	}
 	// Where this does not take, the first record behind the gap moves the checkpoint.
 	gap := []move{{f.TopicPartition, pos.topicID, pos.next, gone.Earliest}}
 	if err := l.sink.apply(ctx, nil, gap); err == nil {
@@ -305,6 +343,7 @@ func (l *loop) yield(ctx context.Context, conflict *conflictError) {
 			l.log.ErrorContext(ctx, "a partition stands still",
 				slog.String("topic", tp.Topic), slog.Int("partition", int(tp.Partition)), slog.Any("error", err))
 			delete(l.owned, tp)
+			l.held.drop(tp)
 			l.group.Pause(tp)
 			l.setStopped(tp, err)
 			continue
@@ -313,6 +352,9 @@ func (l *loop) yield(ctx context.Context, conflict *conflictError) {
 			slog.String("topic", tp.Topic), slog.Int("partition", int(tp.Partition)),
 			slog.Int64("left", pos.next), slog.Int64("found", found.next))
 		pos.next = found.next
+		if l.held.drop(tp) && !l.paused {
+			l.group.Resume(tp)
+		}
 		l.group.Seek(tp, found.next)
 	}
 	l.pending = slices.DeleteFunc(l.pending, func(r event.Record) bool {

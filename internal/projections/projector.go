@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	defaultMaxRecords  = 5000
+	defaultMaxRecords  = 10_000
 	defaultMaxBytes    = 8 << 20
 	defaultLagInterval = 5 * time.Second
 	// The pause after a failure doubles from the first to the last.
@@ -45,7 +45,7 @@ type Config struct {
 	Prefix      string                // of topics and group; default topics.DefaultPrefix
 	Log         *slog.Logger          // default: nowhere
 	Metrics     prometheus.Registerer // may be nil
-	MaxRecords  int                   // in a transaction; default 5,000
+	MaxRecords  int                   // in a transaction; default 10,000
 	MaxBytes    int                   // of values in a transaction, unless one record has more; default 8 MiB
 	LagInterval time.Duration         // how often the lag is measured; default 5 s
 }
@@ -120,7 +120,7 @@ func New(cfg Config) (*Projector, error) {
 // an error says that the group could not be joined at all.
 func (p *Projector) Run(ctx context.Context) error {
 	both, ctx := errgroup.WithContext(ctx)
-	l := &loop{Projector: p, owned: map[kafka.TopicPartition]*position{}, size: p.cfg.MaxRecords}
+	l := &loop{Projector: p, owned: map[kafka.TopicPartition]*position{}, held: newHolder(p.folder.names), size: p.cfg.MaxRecords}
 	g, err := p.join(kafka.GroupConfig{
 		Group: p.cfg.Prefix + "projections", Topics: p.topics, MaxPollRecords: p.cfg.MaxRecords, Pace: foldPace,
 		// A poll may be short; to find the starts takes what it takes.

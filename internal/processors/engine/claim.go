@@ -78,6 +78,7 @@ func (e *Engine) located(in Located) {
 	l.claimer.End(in.End, l.position)
 	if l.epoch == 0 {
 		l.handover = max(l.handover, in.RequestsEnd)
+		e.asked(l, in.Jobs, max(in.End, 1))
 		l.oldest = time.Time{}
 		if in.LogStart > 0 {
 			l.oldest = in.Oldest

@@ -270,10 +270,17 @@ func (en *entry) order() string {
 	return en.name
 }
 
+// JobKey names a job in Located.Jobs.
+func JobKey(tenant, id string) string { return jobKey(tenant, id) }
+
 // jobKey names a job among all tenants'. It cannot be a conversation's key.
 func jobKey(tenant, id string) string { return tenant + string(jobKeyMark) + id }
 
 const jobKeyMark = '\x01'
+
+// maxUnasked bounds the jobs that a restore folds before Located tells which are
+// asked for: the reading waits for that then.
+const maxUnasked = 50_000
 
 // restored is what the log showed of a job before our claim.
 type restored struct {

@@ -34,6 +34,9 @@ type lane struct {
 	handover int64                // requests below this may have output from before our claim
 	oldest   time.Time            // records older than this are gone from the token partition; zero: none are
 	restored map[string]*restored // by jobKey
+	wanted   map[string]struct{}  // the only jobs of which output before wantedTo is asked for; nil: any
+	wantedTo int64                // of the token partition; 0: not told yet
+	stalled  bool                 // the reading waits for wanted
 
 	heard   bool  // the cancels from before our claim were read: requests may be started
 	heardTo int64 // of the control partition: then they were
@@ -212,6 +215,9 @@ func (e *Engine) tokens(now time.Time, in Tokens) {
 		if l == nil || in.From > l.position || in.Next <= l.position {
 			continue // not up to it: the tail was set back to an earlier offset for this or another lane
 		}
+		if l.stalled = l.wantedTo == 0 && l.epoch == 0 && len(l.restored) >= maxUnasked; l.stalled {
+			continue // it is read again when it is known which jobs are asked for
+		}
 		for i := range in.Seen {
 			s := &in.Seen[i]
 			if s.Offset < l.position || s.View.Lane != which {
@@ -285,13 +291,44 @@ func (e *Engine) output(l *lane, v *event.View, offset, epochBefore int64) {
 		e.do(AppendFact{LP: l.LP, Gen: l.gen, Offset: -1, Head: h, Data: v.Data, Traceparent: en.Record.Header("traceparent")})
 		return
 	}
-	key := jobKey(string(v.Tenant), string(v.Job))
-	r := l.restored[key]
-	if r == nil {
-		r = &restored{first: offset, epoch: epochBefore}
-		l.restored[key] = r
+	e.keyBuf = append(append(append(e.keyBuf[:0], v.Tenant...), jobKeyMark), v.Job...)
+	if r := l.restored[string(e.keyBuf)]; r != nil {
+		r.Apply(v)
+		return
 	}
+	if offset < l.wantedTo && l.wanted != nil {
+		if _, ok := l.wanted[string(e.keyBuf)]; !ok {
+			if v.Type.Terminal() {
+				l.recent.add(string(e.keyBuf), struct{}{}, e.cfg.Recent)
+			}
+			return
+		}
+	}
+	r := &restored{first: offset, epoch: epochBefore}
+	l.restored[string(e.keyBuf)] = r
 	r.Apply(v)
+}
+
+// asked takes the jobs of which a restore is asked for output, and forgets the
+// others: they are done, or have not begun. Only what was written before end can
+// be told so, for a job whose output stands there was requested by then.
+func (e *Engine) asked(l *lane, jobs map[string]struct{}, end int64) {
+	l.wanted, l.wantedTo = jobs, end
+	if jobs != nil {
+		for key, r := range l.restored {
+			if _, ok := jobs[key]; ok || r.first >= end {
+				continue
+			}
+			if r.End != "" {
+				l.recent.add(key, struct{}{}, e.cfg.Recent)
+			}
+			delete(l.restored, key)
+		}
+	}
+	if l.stalled {
+		l.stalled = false
+		e.follow(l.Partition)
+	}
 }
 
 // tokensGone goes on where the log begins now. Whatever stood before is not to

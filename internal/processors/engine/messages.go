@@ -89,6 +89,9 @@ type Located struct {
 	Oldest      time.Time // of its oldest record; zero if it is empty
 	ControlFrom int64     // no cancel of a request that is not done stands before it on the control partition
 	ControlEnd  int64     // of the control partition
+	// Jobs are those of the requests from Next to RequestsEnd, by JobKey: no other
+	// job's output from before End is asked for any more. Nil: they are not known.
+	Jobs map[string]struct{}
 }
 
 // ClaimFailed means that the claim was refused, or its outcome is unknown.

@@ -22,8 +22,8 @@ func of(tenant string, in Requests) Requests {
 	return in
 }
 
-// ends ends a call of a tenant.
-func ends(e *Engine, now time.Time, s Start) []Start {
+// endOf ends a call of a tenant.
+func endOf(e *Engine, now time.Time, s Start) []Start {
 	l := e.lanes[s.LP]
 	in := Ended{LP: s.LP, Gen: s.Gen, Offset: s.Request.Offset, Tenant: s.Request.Head.Tenant, Type: event.JobCompleted, Found: true, Attempt: 1, At: now}
 	got := only[Start](e.Step(now, in))
@@ -84,7 +84,7 @@ func TestNoLaneStarvesAnotherHoweverFewTheCalls(t *testing.T) {
 			e.Step(*now, LeaseRenewed{Sent: *now, Member: "m"})
 			s := running[0]
 			running = running[1:]
-			for _, next := range ends(e, *now, s) {
+			for _, next := range endOf(e, *now, s) {
 				running = append(running, next)
 				if last[next.Lane].IsZero() {
 					last[next.Lane] = begun
@@ -116,7 +116,7 @@ func TestTenantsTakeTurns(t *testing.T) {
 	for range 30 {
 		s := running[0]
 		running = running[1:]
-		for _, next := range ends(e, *now, s) {
+		for _, next := range endOf(e, *now, s) {
 			running = append(running, next)
 			order = append(order, next.Request.Head.Tenant)
 		}
@@ -147,7 +147,7 @@ func TestATenantHasNoMoreCallsThanItsBound(t *testing.T) {
 	for len(running) > 0 {
 		s := running[0]
 		running = running[1:]
-		for _, next := range ends(e, *now, s) {
+		for _, next := range endOf(e, *now, s) {
 			if next.Request.Head.Tenant == "one" {
 				running = append(running, next)
 				total++
@@ -167,7 +167,7 @@ func TestTenantsThatAreThroughAreForgotten(t *testing.T) {
 	for i := range 3000 {
 		lp := lps[i%3]
 		for _, s := range only[Start](e.Step(*now, of("tenant-"+string(rune('a'+i%26))+time.Duration(i).String(), asked(lp, i/3, 1)))) {
-			ends(e, *now, s)
+			endOf(e, *now, s)
 		}
 	}
 	if n := len(e.share.tenants); n > idleTenants+3*idleReady {

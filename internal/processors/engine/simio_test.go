@@ -129,6 +129,14 @@ func (p *proc) locate() {
 		if l.in.LogStart < l.in.End {
 			l.in.Oldest = p.w.tokens[part][l.in.LogStart].time
 		}
+		if p.w.n(4) > 0 { // else they are too many
+			l.in.Jobs = map[string]struct{}{}
+			for _, r := range p.w.reqs[l.f.LP][max(l.f.Next, p.w.reqFrom[l.f.LP]):] {
+				if r.job != nil {
+					l.in.Jobs[jobKey(r.Head.Tenant, r.Head.Job)] = struct{}{}
+				}
+			}
+		}
 		p.locateControl(l)
 		return
 	}
