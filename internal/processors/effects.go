@@ -225,11 +225,18 @@ func (p *Processor) locate(ctx context.Context, f engine.FindEnd) (engine.Locate
 	if in.LogStart, in.Oldest, err = p.cluster.OldestTime(ctx, tokens); err != nil {
 		return in, err
 	}
-	if in.Jobs, err = p.undone(ctx, f, in.RequestsEnd); err != nil {
-		return in, err
+	if in.End-f.From > shortRestore {
+		if in.Jobs, err = p.undone(ctx, f, in.RequestsEnd); err != nil {
+			return in, err
+		}
 	}
 	return in, p.locateControl(ctx, f, &in)
 }
+
+// shortRestore is how many records a restore folds without being told which jobs
+// are asked for: so it is nearly always, and a long backlog of requests is not
+// read for it.
+const shortRestore = 50_000
 
 // maxUndone bounds the requests whose jobs a restore is told; of more it keeps
 // what it reads of any job.

@@ -36,7 +36,7 @@ func (e *Engine) drive(now time.Time, l *lane) {
 	case fence.FindEnd:
 		if !l.asked {
 			l.asked = true
-			e.do(FindEnd{LP: l.LP, Gen: l.gen, Next: l.tracker.Watermark()})
+			e.do(FindEnd{LP: l.LP, Gen: l.gen, Next: l.tracker.Watermark(), From: l.position})
 		}
 	case fence.AppendNow:
 		e.claim(now, l)

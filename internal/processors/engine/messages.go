@@ -223,6 +223,7 @@ type FindEnd struct {
 	LP
 	Gen  uint64
 	Next int64 // the first request that is not done
+	From int64 // of the token partition: what stands before was read
 }
 
 // AppendClaim writes lane.claimed to the token partition. From here on no
