@@ -3,6 +3,7 @@ package chaos
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -52,6 +53,7 @@ type villain struct {
 	random *rand.Rand
 	log    *slog.Logger
 	busy   sync.Mutex // of the brokers
+	over   func() bool
 
 	wg     sync.WaitGroup
 	mu     sync.Mutex
@@ -66,6 +68,7 @@ func newVillain(d *deployment, seed uint64, log *slog.Logger) *villain {
 // run does faults until ctx ends, and returns when all are over.
 func (v *villain) run(ctx context.Context, only []string) {
 	const atOnce = 2
+	v.over = func() bool { return ctx.Err() != nil }
 	slots := make(chan struct{}, atOnce)
 	for {
 		cards := only
@@ -75,6 +78,9 @@ func (v *villain) run(ctx context.Context, only []string) {
 		v.random.Shuffle(len(cards), func(i, j int) { cards[i], cards[j] = cards[j], cards[i] })
 		for _, card := range cards {
 			do := v.fault(card) // draws all that is random of it, in order
+			if end, ok := ctx.Deadline(); ok && card == rollBrokers && time.Until(end) < rolling {
+				continue
+			}
 			gap := v.between(300*time.Millisecond, 2500*time.Millisecond)
 			select {
 			case slots <- struct{}{}:
@@ -91,6 +97,13 @@ func (v *villain) run(ctx context.Context, only []string) {
 	}
 }
 
+// rolling is about how long it takes to restart all brokers in turn: a run that
+// has less time left does not begin with it.
+const rolling = time.Minute
+
+// errLate is why a fault was not done: the run ended while it waited its turn.
+var errLate = errors.New("the run has ended")
+
 // do does one fault, and counts it.
 func (v *villain) do(ctx context.Context, what string, do func(ctx context.Context) (string, error)) {
 	if ctx.Err() != nil {
@@ -99,6 +112,9 @@ func (v *villain) do(ctx context.Context, what string, do func(ctx context.Conte
 	began := time.Now()
 	// A fault that was begun is brought to its end, whatever ends meanwhile.
 	whom, err := do(context.WithoutCancel(ctx))
+	if errors.Is(err, errLate) {
+		return
+	}
 	v.log.InfoContext(ctx, "fault", "what", what, "whom", whom, "took", time.Since(began).Round(time.Millisecond), "error", err)
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -243,6 +259,9 @@ func (v *villain) brokers(do func(ctx context.Context) (string, error)) func(ctx
 	return func(ctx context.Context) (string, error) {
 		v.busy.Lock()
 		defer v.busy.Unlock()
+		if v.over() {
+			return "", errLate
+		}
 		whom, err := do(ctx)
 		if err == nil {
 			err = v.d.healthy(ctx)
