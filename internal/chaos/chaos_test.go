@@ -29,9 +29,18 @@ func setting[T any](t *testing.T, name string, otherwise T, parse func(string) (
 	return v
 }
 
+// briefSeed is that of the brief run, which is the same trouble each time: its
+// first seven faults are a processor restarted, one killed and one that wakes as a
+// zombie, a gateway killed, a broker killed, and two links broken.
+const briefSeed = 4365
+
 func seed(t *testing.T) uint64 {
 	t.Helper()
-	return setting(t, "CHAOS_SEED", rand.Uint64N(1_000_000), func(s string) (uint64, error) { return strconv.ParseUint(s, 10, 64) })
+	otherwise := rand.Uint64N(1_000_000)
+	if os.Getenv("CHAOS_FOR") == "" {
+		otherwise = briefSeed
+	}
+	return setting(t, "CHAOS_SEED", otherwise, func(s string) (uint64, error) { return strconv.ParseUint(s, 10, 64) })
 }
 
 // config is what all runs have in common.
