@@ -167,6 +167,10 @@ func (g *Group) Member() string {
 	return id
 }
 
+// Rejoin takes part in a rebalance that is known of, as after an eviction, and
+// does not wait for the next heartbeat to be told of it.
+func (g *Group) Rejoin() { g.client.ForceRebalance() }
+
 // Heartbeat asks the group's coordinator whether this member stands, in about
 // one round trip, and returns which member that is. A rebalance under way is no
 // error; ErrNotMember says that the member was removed, or has not joined.

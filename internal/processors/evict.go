@@ -31,6 +31,9 @@ func (p *Processor) evict(f engine.Evict) {
 		result = "failed"
 		p.log.WarnContext(ctx, "a silent peer could not be removed from the group", "member", f.Member, "owner", f.Owner, "error", err)
 	}
+	if result != "failed" {
+		p.group.Rejoin()
+	}
 	p.metrics.evictions.WithLabelValues(result).Inc()
 	p.box.post(engine.Evicted{Member: f.Member, Out: result != "failed"})
 }
