@@ -70,10 +70,7 @@ func (c *BenchTasksCmd) Run(ctx context.Context, sys *System, common *Common) er
 
 // penstock makes the Penstock that is measured; inFlight 0 is its default.
 func (c *BenchTasksCmd) penstock(log *slog.Logger, inFlight int) func(bench.Deployment) (bench.Penstock, error) {
-	calls := inFlight
-	if calls > 0 {
-		calls += calls / 32 // of which some are reserved for the other lanes
-	}
+	calls := inFlight * 1024 / 1000 // some are reserved for the other lanes
 	return func(d bench.Deployment) (bench.Penstock, error) {
 		a, err := app.New(app.Config{
 			Kafka: d.Kafka, Topics: d.Topics, Postgres: d.Postgres, Listen: c.Listen, MetricsListen: c.Metrics,

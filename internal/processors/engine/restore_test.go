@@ -18,8 +18,8 @@ func restoring(tb testing.TB) (*Engine, LP, time.Time) {
 	return e, lp, now
 }
 
-// ends makes a chunk in which so many jobs end, one event each.
-func ends(lp LP, from, n int64) Tokens {
+// manyEnd makes a chunk in which so many jobs end, one event each.
+func manyEnd(lp LP, from, n int64) Tokens {
 	in := Tokens{Partition: lp.Partition, From: from, Next: from + n, Seen: make([]Seen, n)}
 	for i := range in.Seen {
 		in.Seen[i] = outputSeen(lp, from+int64(i), fmt.Appendf(nil, "job-%d", from+int64(i)), 0, event.OutputCompleted)
@@ -30,19 +30,19 @@ func ends(lp LP, from, n int64) Tokens {
 func TestARestoreKeepsOnlyWhatIsAskedFor(t *testing.T) {
 	e, lp, now := restoring(t)
 	l := e.lanes[lp]
-	e.Step(now, ends(lp, 0, 100))
+	e.Step(now, manyEnd(lp, 0, 100))
 	if len(l.restored) != 100 {
 		t.Fatalf("%d jobs are kept before it is known which are asked for", len(l.restored))
 	}
 	e.Step(now, Located{LP: lp, Gen: l.gen, End: 300, RequestsEnd: 2, Jobs: map[string]struct{}{JobKey("t", "job-7"): {}, JobKey("t", "job-203"): {}}})
-	e.Step(now, ends(lp, 100, 200))
+	e.Step(now, manyEnd(lp, 100, 200))
 	if len(l.restored) != 2 || l.restored[JobKey("t", "job-7")] == nil || l.restored[JobKey("t", "job-203")] == nil {
 		t.Errorf("%d jobs are kept of the two that are asked for", len(l.restored))
 	}
 	if !l.recent.has(JobKey("t", "job-8")) || !l.recent.has(JobKey("t", "job-299")) {
 		t.Error("those that have ended are not remembered as such")
 	}
-	e.Step(now, ends(lp, 300, 1)) // it may be of a request that was not known then
+	e.Step(now, manyEnd(lp, 300, 1)) // it may be of a request that was not known then
 	if l.restored[JobKey("t", "job-300")] == nil {
 		t.Error("a job that came behind the end that was told is not kept")
 	}
@@ -53,7 +53,7 @@ func TestARestoreThatDoesNotKnowWhatIsAskedForWaits(t *testing.T) {
 	l := e.lanes[lp]
 	const chunk = 10_000
 	for from := int64(0); from < 10*chunk; from += chunk {
-		e.Step(now, ends(lp, from, chunk))
+		e.Step(now, manyEnd(lp, from, chunk))
 	}
 	if len(l.restored) != maxUnasked || l.position != maxUnasked || !l.stalled {
 		t.Errorf("%d jobs are kept at offset %d", len(l.restored), l.position)
@@ -62,7 +62,7 @@ func TestARestoreThatDoesNotKnowWhatIsAskedForWaits(t *testing.T) {
 	if len(got) != 1 || got[0].From != maxUnasked || len(l.restored) != 0 {
 		t.Errorf("it follows %v, with %d jobs", got, len(l.restored))
 	}
-	e.Step(now, ends(lp, maxUnasked, chunk))
+	e.Step(now, manyEnd(lp, maxUnasked, chunk))
 	if l.position != maxUnasked+chunk || len(l.restored) != 0 {
 		t.Errorf("at %d with %d jobs", l.position, len(l.restored))
 	}
@@ -74,7 +74,7 @@ func BenchmarkRestore(b *testing.B) {
 	l := e.lanes[lp]
 	e.Step(now, Located{LP: lp, Gen: l.gen, End: 1 << 60, RequestsEnd: 1, Jobs: map[string]struct{}{}})
 	const chunk = 10_000
-	in := ends(lp, 0, chunk)
+	in := manyEnd(lp, 0, chunk)
 	b.ReportAllocs()
 	for n := 0; b.Loop(); n++ {
 		if n%chunk == 0 {
