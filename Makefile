@@ -11,7 +11,7 @@ RUNS      ?= 1000
 PACKAGES  ?= ./...
 
 .DEFAULT_GOAL := help
-.PHONY: help dev build test page interop deploy-check real-model cover lint fmt tools bench bench-ttft bench-tasks bench-litellm bench-connections fuzz stress sim chaos chaos-check chaos-takeover
+.PHONY: help dev build test page interop deploy-check real-model cover lint fmt tools bench bench-ttft bench-tasks bench-litellm bench-connections bench-streams fuzz stress sim chaos chaos-check chaos-takeover
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,10 @@ bench-connections: build ## memory of idle WebSocket and SSE connections; ARGS f
 bench-tasks: build ## tasks a second beside the bare task loop, on a Kafka and a PostgreSQL of its own; ARGS for `penstock bench tasks`
 	@$(GO) build -o $(BUILD)/ ./internal/testenv/cmd/testenv
 	@PENSTOCK_TEST_THROUGHPUT=1 $(BUILD)/testenv -- sh -c '$(BUILD)/penstock bench tasks --kafka "$$PENSTOCK_TEST_KAFKA" --postgres "$$PENSTOCK_TEST_POSTGRES" $(ARGS)'
+
+bench-streams: build ## tokens of 2,000 jobs to as many WebSockets, and of one to a thousand; ARGS for `penstock bench streams`
+	@$(GO) build -o $(BUILD)/ ./internal/testenv/cmd/testenv
+	@PENSTOCK_TEST_THROUGHPUT=1 $(BUILD)/testenv -- scripts/bench-streams.sh $(ARGS)
 
 fuzz: ## every fuzz target in turn; FUZZTIME=10s each
 	@grep -roE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . | sed -E 's|/[^/]*:func | |' | sort -u | \

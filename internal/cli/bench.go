@@ -15,6 +15,7 @@ type BenchCmd struct {
 	TTFT        BenchTTFTCmd        `cmd:"" name:"ttft" help:"Time to the first token of an instant model, beside the bare Kafka trip."`
 	Connections BenchConnectionsCmd `cmd:"" help:"What connections that wait cost the server in memory."`
 	Tasks       BenchTasksCmd       `cmd:"" help:"Tasks a second of a Penstock of its own, beside the bare task loop."`
+	Streams     BenchStreamsCmd     `cmd:"" help:"Tokens of many jobs to as many WebSockets, from their append to their receipt."`
 }
 
 // BenchTTFTCmd measures the time from a request to its first token.

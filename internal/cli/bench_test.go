@@ -56,3 +56,21 @@ func TestBenchConnectionsMeasuresWhatWaitingCosts(t *testing.T) {
 		t.Error(got.stderr)
 	}
 }
+
+func TestBenchStreamsMeasuresFromAppendToReceipt(t *testing.T) {
+	p := dev(t)
+	args := []string{"bench", "streams", "--streams", "3", "--watchers", "2", "--rate", "100", "--warm", "300ms", "--measure", "300ms"}
+	got := p.on(t, args...).want(t, exitDone)
+	for _, want := range []string{"DELIVERED", "600 tokens/s", " ms"} {
+		if !strings.Contains(got.stdout, want) {
+			t.Errorf("the table has no %q:\n%s", want, got.stdout)
+		}
+	}
+	if lines := p.on(t, append(args, "-o", "jsonl")...).want(t, exitDone); !strings.Contains(lines.stdout, `"p99_ms":`) || strings.Contains(lines.stdout, `"tokens_per_second":0,`) {
+		t.Errorf("%s", lines.stdout)
+	}
+	run(t, "bench", "streams", "--rate", "0").want(t, exitUsage)
+	if got := run(t, "bench", "streams", "--server", "http://127.0.0.1:1").want(t, exitFailed); !strings.Contains(got.stderr, "connection refused") {
+		t.Error(got.stderr)
+	}
+}

@@ -77,7 +77,7 @@ func newSocket(a *sockets, conn *websocket.Conn, nc *patientConn) *socket {
 	s.room.L = &s.mu
 	s.bell.ring = s.ring
 	conn.SetReadLimit(maxFrame)
-	conn.SetPongHandler(func(string) error { nc.heard(); return nil })
+	conn.SetPongHandler(func(string) error { nc.heard(); return nil }) // of those within a message
 	return s
 }
 
@@ -120,6 +120,9 @@ func (s *socket) apart() (on bool) {
 
 // frame reads a frame and works it off.
 func (s *socket) frame() (on bool) {
+	if was, err := s.control(); was || err != nil {
+		return err == nil
+	}
 	kind, raw, err := s.receive()
 	if err != nil {
 		return false
@@ -135,6 +138,43 @@ func (s *socket) frame() (on bool) {
 	}
 	s.done()
 	return true
+}
+
+// control works off a ping or a pong. The library would do so on its way to the
+// next frame, for which it would wait; all others, and what is no frame, are left
+// to it (RFC 6455, section 5.2).
+func (s *socket) control() (was bool, err error) {
+	const (
+		ping, pong = 0x89, 0x8a // whole ones
+		masked     = 0x80
+		most       = 125 // bytes
+		head       = 6   // with the mask's four
+	)
+	start, err := s.in.Peek(2)
+	if err != nil {
+		return false, err //nolint:wrapcheck // only looked at
+	}
+	op, size := start[0], int(start[1]&^masked)
+	if op != ping && op != pong || start[1]&masked == 0 || size > most {
+		return false, nil
+	}
+	s.limitReads(time.Now().Add(framePatience))
+	defer s.limitReads(time.Time{})
+	frame, err := s.in.Peek(head + size)
+	if err != nil {
+		return false, err //nolint:wrapcheck // only looked at
+	}
+	s.net.heard()
+	if op == ping {
+		said := make([]byte, size)
+		for i := range said {
+			said[i] = frame[head+i] ^ frame[2+i%4]
+		}
+		// Whether it can be written shows at the next frame soon enough.
+		_ = s.conn.WriteControl(websocket.PongMessage, said, time.Now().Add(time.Second))
+	}
+	_, err = s.in.Discard(head + size)
+	return true, err //nolint:wrapcheck // only looked at
 }
 
 // receive waits for the next frame. One that has begun has to end in time.

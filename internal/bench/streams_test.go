@@ -1,0 +1,97 @@
+package bench
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gorilla/websocket"
+)
+
+// streaming is a server of which every job says these frames.
+func streamingServer(t *testing.T, frames ...string) *Server {
+	t.Helper()
+	up := websocket.Upgrader{}
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /v1/jobs", func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusAccepted)
+		_, _ = fmt.Fprint(w, `{"id":"job_1"}`)
+	})
+	mux.HandleFunc("/v1/ws", func(w http.ResponseWriter, r *http.Request) {
+		conn, err := up.Upgrade(w, r, nil)
+		if err != nil {
+			return
+		}
+		defer func() { _ = conn.Close() }()
+		_ = conn.WriteMessage(websocket.TextMessage, []byte(`{"op":"welcome"}`))
+		if _, _, err := conn.ReadMessage(); err != nil {
+			return
+		}
+		for _, f := range frames {
+			_ = conn.WriteMessage(websocket.TextMessage, []byte(f))
+		}
+	})
+	srv := httptest.NewServer(mux)
+	t.Cleanup(srv.Close)
+	s := NewServer(srv.URL, "", 2)
+	t.Cleanup(s.Close)
+	return s
+}
+
+// eventOf is an event as a frame has it.
+func eventOf(kind string, seq int, data string) string {
+	return fmt.Sprintf(`{"type":"output.%s","v":1,"time":%q,"tenant":"default","job":"job_1","attempt":1,"seq":%d,"data":%s}`,
+		kind, time.Now().UTC().Format("2006-01-02T15:04:05.000Z"), seq, data)
+}
+
+func framed(events ...string) string {
+	return `{"op":"events","sub":"a","events":[` + strings.Join(events, ",") + `],"cursor":"x"}`
+}
+
+func TestStreamsCountEveryEventOnce(t *testing.T) {
+	t.Parallel()
+	end := eventOf("completed", 3, `{"usage":{"completion_tokens":4}}`)
+	s := streamingServer(t, framed(eventOf("started", 0, "{}")), framed(eventOf("delta", 1, "{}"), eventOf("delta", 2, "{}"), end), `{"op":"end","status":"completed"}`)
+	got, err := s.MeasureStreams(t.Context(), StreamsOptions{Streams: 2, Watchers: 2, Rate: 10, Warm: time.Millisecond, Measure: 50 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.All != 8 || got.Tokens != 16 {
+		t.Errorf("%d events and %d tokens of four watchers", got.All, got.Tokens)
+	}
+}
+
+func TestStreamsSayWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	for want, frames := range map[string][]string{
+		"where 1 should be": {framed(eventOf("started", 0, "{}"), eventOf("delta", 2, "{}"))},
+		"without a time":    {`{"op":"events","v":1,"time":"`},
+		"otherwise":         {`{"op":"end","status":"failed"}`},
+		"not_found":         {`{"op":"error","code":"not_found"}`},
+		"watch job":         {},
+	} {
+		opt := StreamsOptions{Streams: 1, Watchers: 1, Rate: 10, Warm: time.Microsecond, Measure: time.Minute}
+		if _, err := streamingServer(t, frames...).MeasureStreams(t.Context(), opt); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want one that says %q", err, want)
+		}
+	}
+}
+
+func TestPercentilesOfDelays(t *testing.T) {
+	t.Parallel()
+	var s Streams
+	if s.Percentile(.5) != 0 || s.TokensPerSecond() != 0 {
+		t.Error("a figure came of nothing")
+	}
+	for i := range 100 {
+		s.delays.add(time.Duration(i) * time.Millisecond)
+	}
+	s.delays.add(time.Hour)
+	s.delays.add(-time.Second) // clocks differ
+	if p50, most := s.Percentile(.5), s.Percentile(1); p50 < 48*time.Millisecond || p50 > 52*time.Millisecond || most != 10*time.Second {
+		t.Errorf("%v, %v", p50, most)
+	}
+}

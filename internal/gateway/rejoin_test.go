@@ -1,0 +1,203 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/penstock-io/penstock/internal/event"
+)
+
+// restless is a watcher that never stays: what it has of a job is what it would
+// show to a person.
+type restless struct {
+	g     *ground
+	a     *author
+	text  string
+	last  string // the cursor behind what it has
+	next  int64  // seq
+	ended bool
+	joins int
+	had   chan struct{} // it has taken something
+}
+
+// take takes an event in.
+func (r *restless) take(e *got, cursor string) {
+	r.g.Helper()
+	r.last = cursor
+	select {
+	case r.had <- struct{}{}:
+	default:
+	}
+	if e.Type == streamSnapshot {
+		r.text, r.next = e.Data.Text, e.Data.ThroughSeq+1
+		return
+	}
+	if e.Seq != r.next {
+		r.g.Fatalf("seq %d after %d joins, where %d should be", e.Seq, r.joins, r.next)
+	}
+	r.next++
+	if e.Type == event.OutputDelta {
+		r.text += e.Data.Content
+	}
+	r.ended = r.ended || e.Type == event.OutputCompleted
+}
+
+// overSSE joins where it was, or with a snapshot, stays for n events at most, and
+// leaves.
+func (r *restless) overSSE(snapshot bool, n int) {
+	r.g.Helper()
+	path, headers := events(r.a), []string(nil)
+	if snapshot {
+		path += "?snapshot=true"
+	} else if r.last != "" {
+		headers = []string{"Last-Event-ID", r.last}
+	}
+	c := r.g.open(path, headers...)
+	defer c.close()
+	if c.resp.StatusCode == http.StatusNoContent {
+		r.ended = true // there is nothing behind what it has
+		return
+	}
+	for range n {
+		e, err := c.next()
+		if err != nil {
+			return
+		}
+		r.take(&e, e.id)
+	}
+}
+
+// overSocket does the same on a connection that stays: it subscribes anew.
+func (r *restless) overSocket(c *wsClient, snapshot bool, n int) {
+	r.g.Helper()
+	from := ""
+	if snapshot {
+		from = `,"snapshot":true`
+	} else if r.last != "" {
+		from = `,"cursor":"` + r.last + `"`
+	}
+	name := fmt.Sprint("s", r.joins)
+	c.say(subscribeJob(name, r.a, from, fmt.Sprintf(`,"credit":%d`, n)))
+	left := n
+	for left > 0 {
+		switch f := c.next(); f.Op {
+		case "events":
+			for _, e := range f.list(r.g) {
+				r.take(&e, f.Cursor)
+				left--
+			}
+		case "end":
+			r.ended = true
+			return
+		case "error":
+			r.g.Fatalf("%s", f.raw)
+		}
+	}
+	c.say(`{"op":"unsubscribe","sub":"` + name + `"}`)
+	for {
+		f := c.next()
+		for _, e := range f.list(r.g) { // that were under way: a notice costs no credit
+			r.take(&e, f.Cursor)
+		}
+		if f.Op == "end" {
+			return
+		}
+	}
+}
+
+func TestAWatcherThatRejoinsAThousandTimesEndsWithTheSameText(t *testing.T) {
+	const deltas, seldom, lead = 2500, 12, 50
+	g := onOne(t, Config{Quiet: time.Millisecond, BudgetBytes: 64 << 10}) // a snapshot finds the beginning gone from memory
+	a := g.author()
+	a.started()
+	var want strings.Builder
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	r := &restless{g: g, a: a, had: make(chan struct{}, 1)}
+	wg.Go(func() { // it is written while the watcher comes and goes
+		for i := range deltas {
+			if i >= lead {
+				select {
+				case <-r.had:
+				case <-ctx.Done():
+					return
+				}
+			}
+			a.say(fmt.Sprint(i, " ")) //nolint:contextcheck // it has the test's
+		}
+		a.complete() //nolint:contextcheck // the same
+	})
+	for i := range deltas {
+		fmt.Fprint(&want, i, " ")
+	}
+	c := g.dial()
+	for !r.ended {
+		r.joins++
+		snapshot, n := rand.IntN(seldom) == 0, 1+rand.IntN(3)
+		if rand.IntN(2) == 0 {
+			r.overSSE(snapshot, n)
+		} else {
+			r.overSocket(c, snapshot, n)
+		}
+	}
+	if r.text != want.String() || r.joins < 1000 {
+		t.Errorf("%d bytes of text after %d joins, want %d after a thousand", len(r.text), r.joins, want.Len())
+	}
+}
+
+func TestSlowReadersMoveNeitherMemoryNorTheQuickOne(t *testing.T) {
+	const readers, each, rounds = 200, 64 << 10, 40
+	g := onOne(t, Config{BudgetBytes: 1 << 20, WriteTimeout: time.Minute})
+	a := g.author()
+	a.started()
+	quick := g.dial()
+	quick.say(subscribeJob("s", a))
+	quick.want("subscribed")
+	round := func() time.Duration {
+		began := time.Now()
+		a.say(strings.Repeat("x", each))
+		quick.atLeast(1)
+		return time.Since(began)
+	}
+	quick.atLeast(1) // output.started
+	heap := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	median := func() time.Duration {
+		times := make([]time.Duration, rounds)
+		for i := range times {
+			times[i] = round()
+		}
+		slices.Sort(times)
+		return times[rounds/2]
+	}
+	alone, before := median(), heap()
+	for range readers { // none of them ever reads
+		c := g.dial()
+		c.say(subscribeJob("s", a))
+	}
+	among, after := median(), heap()
+	// The server, its clients and the broker share this process. A reader that
+	// takes nothing may hold one frame, and what it is a copy of; without a bound
+	// it would be all of what was written, 2.6 MB each.
+	if grown := int64(after) - int64(before); grown > readers*(4*flushBytes) {
+		t.Errorf("the heap has grown by %d bytes for %d readers, %d each", grown, readers, grown/readers)
+	}
+	if among > 20*alone+50*time.Millisecond {
+		t.Errorf("the quick one waits %v among slow readers, %v alone", among, alone)
+	}
+	t.Logf("%v alone, %v among %d who do not read; the heap has grown by %d KiB", alone, among, readers, (int64(after)-int64(before))>>10)
+}
