@@ -74,9 +74,10 @@ func (c *sse) stream(r *http.Request, f perched, done func(status string)) {
 	c.w, c.control, c.left = nil, nil, nil // so that net/http's part can go
 	q.bell.ring = q.ring
 	q.ctx, q.cancel = context.WithCancel(telemetry.Carry(api.Detach(r.Context()), r.Context()))
-	f.perch().hang(&q.bell)
 	c.g.metrics.active.Inc()
 	c.g.quiets.add(q)
+	f.perch().hang(&q.bell) // which may ring at once: q has all that it needs
+	q.ring()                // something may have come meanwhile
 	go q.watch()
 }
 
@@ -104,7 +105,6 @@ func (a *quiets) add(q *quiet) {
 	defer q.mu.Unlock()
 	q.leaving = a.draining
 	q.beat = time.AfterFunc(q.g.cfg.Heartbeat, q.tick)
-	q.ringLocked() // something may have come meanwhile
 }
 
 // leave takes an add back.
