@@ -58,6 +58,7 @@ type eviction struct {
 
 const (
 	silentRounds   = 4 // at least, of ours since
+	unsteady       = 4 // times the usual pace, or the usual age: a busy machine is often twice as late
 	afterStall     = 3 // times as long
 	evictPause     = time.Second
 	mostDoublings  = 4
@@ -79,7 +80,7 @@ func (p *peers) ours(now, sent time.Time) {
 		return // of the same round
 	}
 	p.round++
-	if gap > 2*p.every || now.Sub(sent) > 2*p.every {
+	if gap > unsteady*p.every || now.Sub(sent) > unsteady*p.every {
 		p.steady, p.steadyAt = p.round, now
 	}
 	p.roundAt = now
@@ -107,7 +108,7 @@ func (p *peers) owns(member string, change int) {
 
 // silent gives the member that is to be removed, and "" where there is none.
 func (p *peers) silent(now time.Time) string {
-	if p.after == 0 || now.Sub(p.askedAt) < evictPause || now.Sub(p.roundAt) > 2*p.every {
+	if p.after == 0 || now.Sub(p.askedAt) < evictPause || now.Sub(p.roundAt) > unsteady*p.every {
 		return ""
 	}
 	known, suspects := 1, 0

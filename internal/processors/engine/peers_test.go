@@ -150,7 +150,7 @@ func TestNobodyIsRemovedWhere(t *testing.T) {
 			c.pass(3 * time.Second)
 		},
 		"we read late": func(c *court) {
-			c.lag = 700 * time.Millisecond
+			c.lag = 1200 * time.Millisecond
 			c.peers["p0"].quiet = true
 			c.pass(4 * time.Second)
 		},
