@@ -7,11 +7,11 @@ import (
 	"log/slog"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/penstock-io/penstock/internal/api"
 	"github.com/penstock-io/penstock/internal/event"
@@ -49,16 +49,19 @@ type parts struct {
 	stopWaits context.CancelFunc
 }
 
-// open connects to Kafka and PostgreSQL side by side, and builds the parts.
+// open connects to Kafka and PostgreSQL side by side, and builds the parts. Where
+// neither is as it should be, the error says both.
 func (a *App) open(ctx context.Context) (*parts, error) {
 	p := &parts{log: a.log}
 	p.waits, p.stopWaits = context.WithCancel(context.WithoutCancel(ctx))
-	both, bothCtx := errgroup.WithContext(ctx)
-	both.Go(func() error { return a.openKafka(bothCtx, p) })
+	var both sync.WaitGroup
+	var ofKafka, ofPostgres error
+	both.Go(func() { ofKafka = a.openKafka(ctx, p) })
 	if a.cfg.needsPostgres() {
-		both.Go(func() error { return a.openPostgres(bothCtx, p) })
+		both.Go(func() { ofPostgres = a.openPostgres(ctx, p) })
 	}
-	err := both.Wait()
+	both.Wait() // for the process's patience at most
+	err := errors.Join(ofKafka, ofPostgres)
 	if err == nil {
 		err = a.build(p)
 	}

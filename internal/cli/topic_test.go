@@ -48,8 +48,8 @@ func TestAProductionProcessIsSetUpStepByStep(t *testing.T) {
 	c := call{env: env}
 	runArgs := []string{"run", "--listen", "127.0.0.1:0", "--sim", "--grace", "2s", "--log-format", "text"}
 
-	if o := c.run(t, runArgs...).want(t, exitFailed); !strings.Contains(o.stderr, "penstock topic apply") {
-		t.Errorf("without topics: %s", o.stderr)
+	if o := c.run(t, runArgs...).want(t, exitFailed); !strings.Contains(o.stderr, "penstock topic apply") || !strings.Contains(o.stderr, "penstock migrate") {
+		t.Errorf("without topics and a schema: %s", o.stderr)
 	}
 	plan := c.run(t, "topic", "plan").want(t, exitDone)
 	golden(t, "topic_plan", plan.stdout)
