@@ -84,6 +84,10 @@ func TestAStopAnswersThoseWhoWait(t *testing.T) {
 	cfg.Grace = time.Minute                          // nothing is cut off before the wait ends by itself
 	r := start(t, cfg)
 	id := r.submit(t, "sim")
+	eventually(t, "the job has its row, from which it is answered when the log is let go already", func() bool {
+		_, body := r.ask(t, http.MethodGet, "/v1/jobs", "")
+		return strings.Contains(body, id)
+	})
 	answered := make(chan string, 1)
 	began := time.Now()
 	go func() {
