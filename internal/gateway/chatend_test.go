@@ -154,11 +154,15 @@ func TestEmbeddingsAreAnsweredInputByInput(t *testing.T) {
 
 func TestAnAnswerWaitsForALogThatIsAwayAndNotForEver(t *testing.T) {
 	d := newDesk()
+	g, f := shaken(t, Config{Intake: d, BudgetBytes: 1, Patience: time.Second})
 	d.begin = func(a *author) {
 		a.request(event.Interactive)
-		a.whole(3)
+		first := a.whole(3)[0]
+		p, err := g.gateway.hub.acquire(t.Context(), first.Partition)
+		g.no(err)
+		defer g.gateway.hub.release(p)
+		waitFor(t, func() bool { return p.at(first.Offset).older }) // the tail has passed, and every read goes to Kafka
 	}
-	g, f := shaken(t, Config{Intake: d, BudgetBytes: 1, Patience: time.Second}) // every read goes to Kafka
 	chatGround(t, g, d)
 	first := g.chat(``, "Idempotency-Key", "k")
 	first.text(http.StatusOK) // its events are no longer in memory
