@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"context"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -37,7 +36,7 @@ func TestAClientThatLeavesEndsNothingButItsConnection(t *testing.T) {
 			}
 		}
 	}
-	waitFor(t, func() bool { // every place in the log was let go
+	eventually(t, func() bool { // every place in the log was let go
 		g.gateway.hub.mu.Lock()
 		defer g.gateway.hub.mu.Unlock()
 		for _, p := range g.gateway.hub.parts {
@@ -47,19 +46,6 @@ func TestAClientThatLeavesEndsNothingButItsConnection(t *testing.T) {
 		}
 		return len(g.gateway.folding) == 0
 	})
-}
-
-// waitFor waits until something holds.
-func waitFor(t *testing.T, holds func() bool) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	for !holds() {
-		pause(ctx, 2*time.Millisecond)
-		if ctx.Err() != nil {
-			t.Fatal("it does not come to hold")
-		}
-	}
 }
 
 func TestAStopIsToldInTheStreamAndBeforeItAsAnAnswer(t *testing.T) {
@@ -161,7 +147,7 @@ func TestAnAnswerWaitsForALogThatIsAwayAndNotForEver(t *testing.T) {
 		p, err := g.gateway.hub.acquire(t.Context(), first.Partition)
 		g.no(err)
 		defer g.gateway.hub.release(p)
-		waitFor(t, func() bool { return p.at(first.Offset).older }) // the tail has passed, and every read goes to Kafka
+		eventually(t, func() bool { return p.at(first.Offset).older }) // the tail has passed, and every read goes to Kafka
 	}
 	chatGround(t, g, d)
 	first := g.chat(``, "Idempotency-Key", "k")
