@@ -1,7 +1,6 @@
 package bench
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -35,26 +34,9 @@ func (s *Server) FirstChatToken(model string) Trip {
 
 // firstContent reads a stream of Chat Completions to its end, and tells when the
 // first chunk with text had come.
-func firstContent(r io.Reader) (first time.Time, err error) {
-	lines := bufio.NewScanner(r)
-	lines.Buffer(make([]byte, 0, 4<<10), 1<<20)
-	done := false
-	for lines.Scan() {
-		line := lines.Bytes()
-		switch {
-		case bytes.Equal(line, []byte("data: [DONE]")):
-			done = true
-		case first.IsZero() && hasContent(line):
-			first = time.Now()
-		}
-	}
-	switch {
-	case lines.Err() != nil:
-		return first, fmt.Errorf("the stream broke: %w", lines.Err())
-	case first.IsZero() || !done:
-		return first, errors.New("the stream ended without text and [DONE]")
-	}
-	return first, nil
+func firstContent(r io.Reader) (time.Time, error) {
+	done := []byte("data: [DONE]")
+	return firstLine(r, "text and [DONE]", hasContent, func(line []byte) bool { return bytes.Equal(line, done) })
 }
 
 // hasContent tells whether a chunk's delta has text, without decoding it.

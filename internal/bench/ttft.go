@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -93,22 +92,32 @@ func (s *Server) do(ctx context.Context, method, path string, body []byte) (*htt
 
 // firstDelta reads an event stream to its end, and tells when its first delta
 // had come.
-func firstDelta(r io.Reader) (first time.Time, err error) {
+func firstDelta(r io.Reader) (time.Time, error) {
+	delta, end := []byte(`data: {"type":"output.delta"`), []byte(`data: {"type":"output.completed"`)
+	return firstLine(r, "a token and a completion",
+		func(line []byte) bool { return bytes.HasPrefix(line, delta) },
+		func(line []byte) bool { return bytes.HasPrefix(line, end) })
+}
+
+// firstLine reads a stream of lines to its end, and tells when the first line of
+// a kind had come. A stream that has none, or no line that ends it, ended without
+// what was awaited.
+func firstLine(r io.Reader, awaited string, is, ends func(line []byte) bool) (first time.Time, err error) {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(make([]byte, 0, 4<<10), 1<<20)
 	ended := false
 	for lines.Scan() {
 		line := lines.Bytes()
-		if first.IsZero() && bytes.HasPrefix(line, []byte(`data: {"type":"output.delta"`)) {
+		if first.IsZero() && is(line) {
 			first = time.Now()
 		}
-		ended = ended || bytes.HasPrefix(line, []byte(`data: {"type":"output.completed"`))
+		ended = ended || ends(line)
 	}
 	switch {
 	case lines.Err() != nil:
 		return first, fmt.Errorf("the stream broke: %w", lines.Err())
 	case first.IsZero() || !ended:
-		return first, errors.New("the stream ended without a token and a completion")
+		return first, fmt.Errorf("the stream ended without %s", awaited)
 	}
 	return first, nil
 }
