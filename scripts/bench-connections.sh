@@ -5,25 +5,13 @@
 # is given goes to `penstock bench connections`.
 set -eu
 cd "$(dirname "$0")/.."
-penstock=.build/penstock
-export PENSTOCK_KAFKA="$PENSTOCK_TEST_KAFKA" PENSTOCK_POSTGRES="$PENSTOCK_TEST_POSTGRES"
-export PENSTOCK_LISTEN="${PENSTOCK_LISTEN:-127.0.0.1:18097}"
-metrics="${METRICS:-127.0.0.1:18096}"
-"$penstock" topic apply >/dev/null
-"$penstock" migrate >/dev/null
-server=
-finish() {
-	[ -z "$server" ] || { kill "$server" 2>/dev/null && wait "$server" 2>/dev/null; } || :
-	server=
-}
-trap finish EXIT
+. scripts/services.sh
+deployment
+metrics="${METRICS:-127.0.0.1:$(free_port)}"
 for kind in ws ws-watching sse; do
-	"$penstock" run --sim --log-level warn --metrics-listen "$metrics" &
-	server=$!
-	until curl -fsS "http://$PENSTOCK_LISTEN/readyz" >/dev/null 2>&1; do
-		kill -0 "$server"
-		sleep 0.2
-	done
+	serve --metrics-listen "$metrics"
 	"$penstock" bench connections --server "http://$PENSTOCK_LISTEN" --metrics "http://$metrics" --kind "$kind" "$@"
-	finish
+	kill "$server"
+	wait "$server" || :
+	pids=
 done

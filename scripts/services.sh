@@ -40,3 +40,21 @@ ready() {
 		sleep 0.4
 	done
 }
+
+# deployment: topics and schema on testenv's Kafka and PostgreSQL, for the
+# processes that serve starts.
+deployment() {
+	penstock=.build/penstock
+	export PENSTOCK_KAFKA="$PENSTOCK_TEST_KAFKA" PENSTOCK_POSTGRES="$PENSTOCK_TEST_POSTGRES"
+	export PENSTOCK_LISTEN="${PENSTOCK_LISTEN:-127.0.0.1:$(free_port)}"
+	"$penstock" topic apply >/dev/null
+	"$penstock" migrate >/dev/null
+}
+
+# serve FLAG...: starts a process of all roles, $server, and waits until it is ready.
+serve() {
+	"$penstock" run --sim --log-level warn "$@" &
+	server=$!
+	pids="$pids $server"
+	ready "http://$PENSTOCK_LISTEN/readyz" "$server" /dev/null
+}
