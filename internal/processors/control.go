@@ -71,27 +71,23 @@ func (p *Processor) controlInput(ctx context.Context, c *kafka.Chunk) (engine.In
 // takeover: it may have been written before it, and clocks differ.
 const controlSlack = time.Hour
 
-// locateControl looks from where on cancels may be of requests that are not
-// done, and where the control partition ends.
-func (p *Processor) locateControl(ctx context.Context, f engine.FindEnd, in *engine.Located) (err error) {
+// controlFrom looks from where on cancels may be of requests that are not done;
+// end is where the requests end.
+func (p *Processor) controlFrom(ctx context.Context, f engine.FindEnd, end int64) (int64, error) {
 	control := kafka.TopicPartition{Topic: p.cfg.Names.Control(), Partition: f.Partition}
 	at := cancelsOf(p.now(), p.now())
-	if f.Next < in.RequestsEnd {
+	if f.Next < end {
 		oldest, err := p.cluster.Fetch(ctx, p.requests(f.LP), f.Next, 1, 0) // a broker always gives one batch
 		switch {
 		case errors.Is(err, kafka.ErrOutOfRange):
 			at = kafka.Start() // requests are gone, and cancels are kept as long
 		case err != nil:
-			return err //nolint:wrapcheck // the one caller logs it
+			return 0, err //nolint:wrapcheck // locate's caller logs it
 		case len(oldest.Records) > 0:
 			at = cancelsOf(oldest.Records[0].Time, p.now())
 		}
 	}
-	if in.ControlFrom, err = p.cluster.Offset(ctx, control, at); err != nil {
-		return err //nolint:wrapcheck // the one caller logs it
-	}
-	in.ControlEnd, err = p.cluster.Offset(ctx, control, kafka.End())
-	return err //nolint:wrapcheck // the one caller logs it
+	return p.cluster.Offset(ctx, control, at) //nolint:wrapcheck // locate's caller logs it
 }
 
 // cancelsOf is where the cancels of requests of that time and later begin.

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/penstock-io/penstock/internal/event"
 	"github.com/penstock-io/penstock/internal/kafka"
 	"github.com/penstock-io/penstock/internal/processors/engine"
@@ -212,25 +214,37 @@ func (p *Processor) findEnd(f engine.FindEnd) {
 	}
 }
 
+// locate asks side by side: a takeover waits for it, and each question is a round
+// trip to a broker that has just got the work of another.
 func (p *Processor) locate(ctx context.Context, f engine.FindEnd) (engine.Located, error) {
 	in := engine.Located{LP: f.LP, Gen: f.Gen}
 	tokens := kafka.TopicPartition{Topic: p.cfg.Names.Tokens(), Partition: f.Partition}
-	var err error
-	if in.End, err = p.cluster.Offset(ctx, tokens, kafka.End()); err != nil {
-		return in, err
-	}
-	if in.RequestsEnd, err = p.cluster.Offset(ctx, p.requests(f.LP), kafka.End()); err != nil {
-		return in, err
-	}
-	if in.LogStart, in.Oldest, err = p.cluster.OldestTime(ctx, tokens); err != nil {
-		return in, err
-	}
-	if in.End-f.From > shortRestore {
-		if in.Jobs, err = p.undone(ctx, f, in.RequestsEnd); err != nil {
-			return in, err
+	control := kafka.TopicPartition{Topic: p.cfg.Names.Control(), Partition: f.Partition}
+	ask, asking := errgroup.WithContext(ctx)
+	ask.Go(func() (err error) {
+		in.End, err = p.cluster.Offset(asking, tokens, kafka.End())
+		return err
+	})
+	ask.Go(func() (err error) {
+		in.LogStart, in.Oldest, err = p.cluster.OldestTime(asking, tokens)
+		return err
+	})
+	ask.Go(func() (err error) {
+		in.ControlEnd, err = p.cluster.Offset(asking, control, kafka.End())
+		return err
+	})
+	ask.Go(func() (err error) {
+		if in.RequestsEnd, err = p.cluster.Offset(asking, p.requests(f.LP), kafka.End()); err != nil {
+			return err
 		}
+		in.ControlFrom, err = p.controlFrom(asking, f, in.RequestsEnd)
+		return err
+	})
+	err := ask.Wait()
+	if err == nil && in.End-f.From > shortRestore {
+		in.Jobs, err = p.undone(ctx, f, in.RequestsEnd)
 	}
-	return in, p.locateControl(ctx, f, &in)
+	return in, err //nolint:wrapcheck // the one caller logs it
 }
 
 // shortRestore is how many records a restore folds without being told which jobs

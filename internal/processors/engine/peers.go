@@ -239,20 +239,20 @@ func (e *Engine) pulseLapse(now time.Time, l *lane) {
 	}
 }
 
-// spare shortens the wait of a lane whose last owner is known to be out of the
-// group: whatever it was answered before, its lease has run out one lease after.
-// It has run out already where the owner was silent for a pulse's lease: where a
-// pulse of ours stands behind its last one that was sent so much later.
+// spare shortens the wait of a lane whose last owner is known to have no lease
+// any more. It has run out where the owner was silent for a pulse's lease: where
+// a pulse of ours stands behind its last one that was sent so much later. Where
+// the owner is known to be out of the group it runs out one lease after that,
+// whatever it was answered before.
 func (e *Engine) spare(l *lane) {
 	p := e.pulses[l.LP]
 	if l.epoch > 0 || p.epoch == 0 || p.epoch != l.covered {
 		return
 	}
-	out := e.peers.outSince(p.member)
-	if out.IsZero() {
-		return
+	until := l.waitUntil
+	if out := e.peers.outSince(p.member); !out.IsZero() {
+		until = out.Add(e.cfg.Lease)
 	}
-	until := out.Add(e.cfg.Lease)
 	if e.peers.sentAt.Sub(p.at) >= e.cfg.PulseLease {
 		until = e.now
 	}

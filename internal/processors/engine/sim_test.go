@@ -262,7 +262,7 @@ func TestSimulationOfManySeeds(t *testing.T) {
 func TestSimulationCancelsAndRetries(t *testing.T) {
 	t.Parallel()
 	var got tally
-	for seed := range uint64(40) {
+	for seed := range uint64(60) {
 		w := newWorld(seedOf(seed), scenario{steps: 3000, requests: 40, faults: 20})
 		if err := w.run(); err != nil {
 			t.Fatalf("seed %d: %v", seed, err)

@@ -243,7 +243,9 @@ func (p *proc) everything() {
 		for i := range slices.Backward(p.calls) {
 			p.call(i)
 		}
-		p.ending()
+		if p.ending(); !p.alive {
+			return
+		}
 	}
 }
 
