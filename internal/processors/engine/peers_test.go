@@ -275,7 +275,7 @@ func TestPeersAreForgotten(t *testing.T) {
 	}
 }
 
-func TestALaneOfARemovedMemberWaitsFromThenOn(t *testing.T) {
+func TestALaneWaitsNoLongerThanItsLastOwnerMayHaveALease(t *testing.T) {
 	for name, tc := range map[string]struct {
 		quiet time.Duration // before that
 		out   time.Duration // before the assignment; 0: after it
@@ -286,6 +286,7 @@ func TestALaneOfARemovedMemberWaitsFromThenOn(t *testing.T) {
 		"removed after":             {0, 0, 1, 750 * time.Millisecond},
 		"it was not the last owner": {2 * time.Second, 500 * time.Millisecond, 3, 750 * time.Millisecond},
 		"silent for a lease before": {1500 * time.Millisecond, 250 * time.Millisecond, 1, 0},
+		"silent, and not removed":   {1500 * time.Millisecond, 0, 1, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newCourt(t, Config{}, 1)
