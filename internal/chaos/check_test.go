@@ -133,6 +133,9 @@ func TestGoodHistoriesArePassed(t *testing.T) {
 	cancelled.say("a")
 	cancelled.end(event.OutputCancelled, struct{}{})
 
+	unwatched := newStory()
+	unwatched.end(event.OutputCompleted, event.Completed{Deltas: []event.Delta{{Content: "a"}, {Content: "b"}}})
+
 	unclear := newStory()
 	unclear.Jobs[0].Accepted, unclear.Readers = false, nil
 
@@ -141,7 +144,7 @@ func TestGoodHistoriesArePassed(t *testing.T) {
 		superseded, resumed, fenced, completed int
 	}{
 		"whole": {whole(), 0, 0, 0, 1}, "resumed": {resumed, 0, 1, 1, 1}, "superseded": {superseded, 1, 0, 0, 1},
-		"cancelled": {cancelled, 0, 0, 0, 0}, "nobody knows of it": {unclear, 0, 0, 0, 0},
+		"cancelled": {cancelled, 0, 0, 0, 0}, "unwatched": {unwatched, 0, 0, 0, 1}, "nobody knows of it": {unclear, 0, 0, 0, 0},
 	} {
 		v := Check(&c.History)
 		if v.Lost+v.Repeated != 0 || v.Superseded != c.superseded || v.Resumed != c.resumed || v.Fenced != c.fenced || v.Completed != c.completed {
@@ -178,6 +181,11 @@ func TestEveryBrokenPromiseIsFound(t *testing.T) {
 		"another text": {Lost, "the log's text differs", func() *story {
 			s := whole()
 			s.Jobs[0].Want = "abc"
+			return s
+		}},
+		"an end alone that says less": {Lost, "the log's text differs", func() *story {
+			s := newStory()
+			s.end(event.OutputCompleted, event.Completed{Deltas: []event.Delta{{Content: "a"}}})
 			return s
 		}},
 		"a failure": {Lost, "it failed: provider_error", func() *story {

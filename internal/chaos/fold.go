@@ -50,7 +50,7 @@ func (f *fold) say(v *event.View) error {
 		if err := event.DecodeData(v.Data, &d); err != nil {
 			return err //nolint:wrapcheck // it says what is wrong with the data
 		}
-		f.text.WriteString(d.Content)
+		f.says(d)
 	case event.OutputSuperseded:
 		f.text.Reset()
 		f.superseded++
@@ -60,9 +60,20 @@ func (f *fold) say(v *event.View) error {
 		return event.DecodeData(v.Data, &f.failed) //nolint:wrapcheck // as above
 	case event.OutputCompleted, event.OutputCancelled:
 		f.end, f.endedAt = v.Type, string(v.Time)
+		var end event.Stopped // what a completed one has beside is not checked here
+		if err := event.DecodeData(v.Data, &end); err != nil {
+			return err //nolint:wrapcheck // as above
+		}
+		f.says(end.Deltas...)
 	default: // it says nothing that is checked here
 	}
 	return nil
+}
+
+func (f *fold) says(deltas ...event.Delta) {
+	for _, d := range deltas {
+		f.text.WriteString(d.Content)
+	}
 }
 
 // moment reads a time as records write it; what is none is the zero time.

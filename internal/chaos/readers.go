@@ -13,9 +13,9 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
-	"github.com/gorilla/websocket"
 
 	"github.com/penstock-io/penstock/internal/event"
+	"github.com/penstock-io/penstock/internal/job"
 )
 
 // client follows one job to its end, by whatever gateway answers, from where it
@@ -143,22 +143,16 @@ type frame struct {
 	Events  []jsontext.Value `json:"events"`
 	Code    string           `json:"code"`
 	Message string           `json:"message"`
+	Job     job.Resource     `json:"job"`
 }
 
 // bySocket reads a subscription of a WebSocket until it ends.
 func (c *client) bySocket(ctx context.Context, gateway string) error {
-	dialer := websocket.Dialer{Subprotocols: []string{"penstock.v1"}, HandshakeTimeout: silence}
-	conn, resp, err := dialer.DialContext(ctx, strings.Replace(gateway, "http", "ws", 1)+"/v1/ws", nil)
+	conn, hangUp, err := connect(ctx, gateway)
 	if err != nil {
-		return fmt.Errorf("connect: %w", err)
+		return err
 	}
-	_ = resp.Body.Close()
-	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
-	defer func() {
-		if stop() {
-			_ = conn.Close()
-		}
-	}()
+	defer hangUp()
 	ask := map[string]any{"op": "subscribe", "ref": "1", "sub": "a", "job": c.Job, "partition": c.partition}
 	if c.cursor != "" {
 		ask["cursor"] = c.cursor

@@ -155,7 +155,7 @@ func play(t *testing.T, s scene) played {
 // steady submits one job that says a word every half second for long enough.
 func (t *traffic) steady(ctx context.Context, model string, n uint64) {
 	s := shape{tokens: 100, ttft: 50 * time.Millisecond, gap: 500 * time.Millisecond}
-	w := &wish{key: fmt.Sprintf("%s-%d", t.prefix, n), lane: event.Lanes()[n%3], random: rand.New(rand.NewPCG(t.seed, n))}
+	w := &wish{key: fmt.Sprintf("%s-%d", t.prefix, n), lane: event.Lanes()[n%3], stream: true, random: rand.New(rand.NewPCG(t.seed, n))}
 	w.prompt = "tell me of " + w.key
 	w.model = modelName(s)
 	if model == "sim" {

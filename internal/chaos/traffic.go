@@ -1,20 +1,14 @@
 package chaos
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net/http"
 	"sync"
 	"time"
 
-	"github.com/go-json-experiment/json"
-
 	"github.com/penstock-io/penstock/internal/event"
-	"github.com/penstock-io/penstock/internal/job"
 	"github.com/penstock-io/penstock/internal/kafka"
 	"github.com/penstock-io/penstock/internal/topics"
 )
@@ -48,6 +42,7 @@ type wish struct {
 	model  string
 	body   []byte // of the model's request
 	want   string
+	stream bool // its tokens are written as they come, and not its end alone
 	random *rand.Rand
 }
 
@@ -61,6 +56,7 @@ func (t *traffic) wish(n uint64) *wish {
 	if random.IntN(5) == 0 { // silent for long, then all at once: a zombie's favourite
 		s = shape{tokens: 2 + random.IntN(6), ttft: time.Duration(1000+random.IntN(4000)) * time.Millisecond}
 	}
+	w.stream = random.IntN(6) > 0
 	counted := random.IntN(5) < 2
 	if counted {
 		w.model = modelName(s)
@@ -97,10 +93,13 @@ func (t *traffic) one(ctx context.Context, w *wish) {
 	j := &Job{Want: w.want, MayCancel: w.random.IntN(12) == 0}
 	var partition int32
 	cursor := ""
-	if w.random.IntN(4) == 0 {
+	switch w.random.IntN(4) {
+	case 0:
 		partition = t.produce(ctx, w, j)
-	} else {
-		partition, cursor = t.post(ctx, w, j)
+	case 1:
+		partition, cursor = t.submit(ctx, w, j, bySocket)
+	default:
+		partition, cursor = t.submit(ctx, w, j, t.byPost)
 	}
 	t.mu.Lock()
 	if j.ID != "" {
@@ -143,76 +142,6 @@ func (t *traffic) add(r *Reader) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.readers = append(t.readers, r)
-}
-
-// submitPatience is how long one try to submit a job may take: more than Kafka
-// gets to take it.
-const submitPatience = 15 * time.Second
-
-// post submits a job over HTTP until some gateway has accepted it: with one key,
-// so that it is one job however often it is tried.
-func (t *traffic) post(ctx context.Context, w *wish, j *Job) (partition int32, cursor string) {
-	body := fmt.Appendf(nil, `{"lane":%q,"body":%s}`, w.lane, w.body)
-	for ctx.Err() == nil {
-		status, answer, err := t.ask(ctx, t.gateways[w.random.IntN(len(t.gateways))]+"/v1/jobs", w.key, body)
-		var r job.Resource
-		switch {
-		case err == nil && status == http.StatusAccepted && json.Unmarshal(answer, &r) == nil && r.Request != nil:
-			j.ID, j.Accepted = r.ID, true
-			return r.Request.Partition, r.Cursor
-		case status >= 400 && status < 500 && status != http.StatusTooManyRequests && status != http.StatusConflict:
-			j.ID = w.key
-			t.fail(w.key, fmt.Sprintf("a good job was answered %d: %s", status, answer))
-			return 0, ""
-		}
-		pause(ctx, time.Duration(100+w.random.IntN(400))*time.Millisecond)
-	}
-	return 0, ""
-}
-
-// fail tells of a job that no reader will follow.
-func (t *traffic) fail(id, what string) {
-	r := &Reader{Who: "a client", Job: id}
-	r.Fail(Lost, what)
-	t.add(r)
-}
-
-func (t *traffic) ask(ctx context.Context, url, key string, body []byte) (status int, answer []byte, err error) {
-	ctx, cancel := context.WithTimeout(ctx, submitPatience)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
-	if err != nil {
-		return 0, nil, err //nolint:wrapcheck // it is told nobody
-	}
-	req.Header.Set("Content-Type", "application/json")
-	if key != "" {
-		req.Header.Set("Idempotency-Key", key)
-	}
-	resp, err := t.http.Do(req)
-	if err != nil {
-		return 0, nil, err //nolint:wrapcheck // as above
-	}
-	defer func() { _ = resp.Body.Close() }()
-	answer, err = io.ReadAll(resp.Body)
-	return resp.StatusCode, answer, err //nolint:wrapcheck // as above
-}
-
-// produce writes a job's request to Kafka, once, as an outside producer that
-// chooses the partition as it likes. What was not acknowledged may run, or not.
-func (t *traffic) produce(ctx context.Context, w *wish, j *Job) int32 {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	j.ID = w.key
-	partition := w.random.Int32N(t.partitions)
-	_, err := t.out.Append(ctx, event.Record{
-		Topic: t.names.Requests(w.lane), Partition: partition, Key: []byte(w.key),
-		Value: fmt.Appendf(nil, `{"job":%q,"data":{"body":%s}}`, w.key, w.body),
-	})
-	j.Accepted = err == nil
-	if errors.Is(err, kafka.ErrRefused) {
-		j.ID = ""
-	}
-	return partition
 }
 
 // cancel asks for a job's end, some time into it. One that is not heard is none.
