@@ -29,6 +29,14 @@ type ServerConfig struct {
 // maxHeader bounds a request's head, in bytes.
 const maxHeader = 64 << 10
 
+const (
+	// maxStreams bounds the requests that go on at once over one HTTP/2 connection.
+	maxStreams = 250
+	// silence is after how long an HTTP/2 connection is pinged of which nothing was
+	// heard, and then given up.
+	silence = 30 * time.Second
+)
+
 // Serve serves h on addr, a TCP host:port, until ctx ends, and then lets what is
 // being answered end within the grace period. What is left by then is cut off
 // and its contexts end. It returns nil after such a stop.
@@ -44,7 +52,14 @@ func Serve(ctx context.Context, addr string, h http.Handler, cfg ServerConfig) e
 	// Requests outlive ctx by the grace period.
 	base, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
+	// HTTP/2 without TLS is for clients that know beforehand that they may speak it
+	// (RFC 9113, section 3.3), such as the proxy that has ended TLS.
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
 	srv := &http.Server{
+		Protocols:         &protocols,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams, SendPingTimeout: silence, PingTimeout: silence},
 		Handler:           h,
 		ReadHeaderTimeout: or(cfg.HeaderPatience, 10*time.Second),
 		IdleTimeout:       or(cfg.IdlePatience, 2*time.Minute),

@@ -31,6 +31,9 @@ func TestNewSaysWhatIsWrongWithAConfiguration(t *testing.T) {
 		"a role that is none":   {func(c *Config) { c.Roles = []Role{"cook"} }, `"cook" is no role`},
 		"an address without":    {func(c *Config) { c.Listen = "8080" }, `listen: "8080" is no address`},
 		"a metrics address":     {func(c *Config) { c.MetricsListen = "x" }, `metrics-listen: "x" is no address`},
+		"a bound below nothing": {func(c *Config) { c.MaxConnectionsPerTenant = -1 }, "max-connections-per-tenant"},
+		"a proxy that is none":  {func(c *Config) { c.TrustedProxies = []string{"10.0.0.1", "lb"} }, `trusted-proxies: "lb" is no address`},
+		"proxies":               {func(c *Config) { c.TrustedProxies = []string{"10.0.0.1", " fd00::/8"} }, ""},
 		"a model that is none":  {func(c *Config) { c.Models = map[string]string{"fast": ""} }, "models"},
 		"a model of a provider": {func(c *Config) { c.Models = map[string]string{"fast": "openai/gpt"} }, ""},
 	} {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -58,7 +59,12 @@ type Config struct {
 	// Origins are those of browsers' pages that may open a WebSocket, beside the
 	// server's own; "*" is any.
 	Origins        []string
-	MaxConnections int // WebSockets at once; default 20,000
+	MaxConnections int // WebSockets and SSE streams of events at once; default 20,000
+	// Of those, one tenant's, and those from one address; 0: no bound.
+	MaxConnectionsPerTenant, MaxConnectionsPerAddress int
+	// TrustedProxies are addresses, or networks such as 10.0.0.0/8, of proxies that
+	// say in X-Forwarded-For where a request comes from.
+	TrustedProxies []string
 
 	Kafka    []string       // bootstrap addresses, host:port; at least one
 	Security kafka.Security // of the connections to Kafka
@@ -97,6 +103,8 @@ type Config struct {
 	Tries      int           // calls of a model that fail before the first token, in all; default the processors', 3
 	Grace      time.Duration // how long what is in flight gets to end; default 30 s
 	Patience   time.Duration // how long to wait for Kafka and PostgreSQL at start; default 30 s
+
+	proxies []netip.Prefix // TrustedProxies, read
 }
 
 // ModelServer is a server of models. The one named anthropic speaks Anthropic's
@@ -142,6 +150,16 @@ func withDefaults(c Config) (Config, error) {
 			errs = append(errs, fmt.Errorf("%s: %q is no address: it must be host:port, such as 127.0.0.1:8080", name, addr))
 		}
 	}
+	if c.MaxConnections < 0 || c.MaxConnectionsPerTenant < 0 || c.MaxConnectionsPerAddress < 0 {
+		errs = append(errs, errors.New("max-connections, max-connections-per-tenant, max-connections-per-address: they must be 0 or more"))
+	}
+	for _, text := range c.TrustedProxies {
+		p, err := network(text)
+		if err != nil {
+			errs = append(errs, err)
+		}
+		c.proxies = append(c.proxies, p)
+	}
 	if c.FirstToken < 0 || c.NextToken < 0 || c.Tries < 0 {
 		errs = append(errs, errors.New("first-token-timeout, next-token-timeout, model-tries: they must be above 0"))
 	}
@@ -163,6 +181,19 @@ func withDefaults(c Config) (Config, error) {
 		errs = append(errs, errors.New("postgres: no database is configured: give its URL, such as postgres://user:password@host:5432/penstock; only the processors go without"))
 	}
 	return c, errors.Join(errs...)
+}
+
+// network reads an address, which is a network of one, or a network.
+func network(text string) (netip.Prefix, error) {
+	text = strings.TrimSpace(text)
+	if a, err := netip.ParseAddr(text); err == nil {
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(text)
+	if err != nil {
+		return p, fmt.Errorf("trusted-proxies: %q is no address: it must be one, or a network, such as 10.0.0.0/8", text)
+	}
+	return p, nil
 }
 
 // budgets fills in what was left out of the lanes' budgets.

@@ -205,6 +205,7 @@ func (a *App) buildServing(p *parts, names topics.Names) error {
 		Cluster: p.cluster, Names: names, Partitions: a.cfg.Topics.Partitions,
 		Rows: rows, Open: rows, Intake: p.ingest, Models: served{a.models}, Logger: a.log, Registry: a.metrics,
 		Origins: a.cfg.Origins, MaxConnections: a.cfg.MaxConnections,
+		MaxPerTenant: a.cfg.MaxConnectionsPerTenant, MaxPerAddress: a.cfg.MaxConnectionsPerAddress, Proxies: a.cfg.proxies,
 	})
 	p.questions = projections.NewAPI(projections.APIConfig{
 		Waits: p.waits,

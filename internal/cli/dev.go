@@ -68,7 +68,8 @@ func (c *DevCmd) Run(ctx context.Context, sys *System, common *Common, set *sett
 	}
 	a, err := app.New(app.Config{
 		Listen: c.Listen, MetricsListen: c.MetricsListen,
-		Origins: c.Origins, MaxConnections: c.MaxConnections,
+		Origins: c.Origins, MaxConnections: c.MaxConnections, TrustedProxies: c.TrustedProxies,
+		MaxConnectionsPerTenant: c.MaxConnectionsPerTenant, MaxConnectionsPerAddress: c.MaxConnectionsPerAddress,
 		Kafka: stack.kafka, Security: c.security(), Postgres: stack.postgres, Topics: c.options(),
 		Apply: true, Simulated: true, Servers: servers, Models: c.Models, Work: work, SessionTimeout: c.SessionTimeout,
 		FirstToken: c.FirstTokenTimeout, NextToken: c.NextTokenTimeout, Tries: c.ModelTries, Grace: devGrace,

@@ -65,8 +65,16 @@ type ProcessFlags struct {
 	NextTokenTimeout  time.Duration `setting:"" default:"30s" help:"How long a model may fall silent after that."`
 	ModelTries        int           `setting:"" default:"3" help:"How often a model is called that fails before its first token; 1 tries nothing again."`
 	Origins           []string      `setting:"" placeholder:"ORIGIN" help:"Origins of browsers' pages that may open a WebSocket, beside the server's own; * is any."`
-	MaxConnections    int           `setting:"" default:"20000" help:"WebSockets at once."`
+	ConnectionFlags
 	BudgetFlags
+}
+
+// ConnectionFlags bound who may watch.
+type ConnectionFlags struct {
+	MaxConnections           int      `setting:"" default:"20000" help:"WebSockets and SSE streams of events at once."`
+	MaxConnectionsPerTenant  int      `setting:"" default:"0" help:"Of those, one tenant's; 0 is no bound."`
+	MaxConnectionsPerAddress int      `setting:"" default:"0" help:"Of those, from one address (of IPv6: one network of 64 bits); 0 is no bound. Behind a proxy set --trusted-proxies too."`
+	TrustedProxies           []string `setting:"" placeholder:"ADDRESS" help:"Addresses or networks of proxies that say in X-Forwarded-For where a request comes from."`
 }
 
 // BudgetFlags bound what is let in.
@@ -112,7 +120,8 @@ func (c *RunCmd) Run(ctx context.Context, sys *System, common *Common) error {
 	}
 	cfg := app.Config{
 		Lanes: c.Lanes, Listen: c.Listen, MetricsListen: c.MetricsListen,
-		Origins: c.Origins, MaxConnections: c.MaxConnections,
+		Origins: c.Origins, MaxConnections: c.MaxConnections, TrustedProxies: c.TrustedProxies,
+		MaxConnectionsPerTenant: c.MaxConnectionsPerTenant, MaxConnectionsPerAddress: c.MaxConnectionsPerAddress,
 		Kafka: c.Kafka, Security: c.security(), Topics: c.options(), Postgres: c.Postgres,
 		Simulated: c.Sim, Servers: servers, Models: c.Models, Work: work, SessionTimeout: c.SessionTimeout, Budgets: c.budgets(),
 		FirstToken: c.FirstTokenTimeout, NextToken: c.NextTokenTimeout, Tries: c.ModelTries, Grace: c.Grace, Patience: c.Patience,

@@ -28,7 +28,7 @@ const (
 	IdempotencyMismatch Code = "idempotency_mismatch" // the key was used with another body
 	DeadlineExceeded    Code = "deadline_exceeded"    // the request's own deadline passed
 	Expired             Code = "expired"              // older than what the log still holds
-	Overloaded          Code = "overloaded"           // admission refused it
+	Overloaded          Code = "overloaded"           // admission refused it, or the gateway's bounds
 	Unavailable         Code = "unavailable"          // Kafka or PostgreSQL is away
 	UnknownOutcome      Code = "unknown_outcome"      // it may or may not have been accepted
 	RateLimited         Code = "rate_limited"         // the provider refused for its rate limit
@@ -67,7 +67,7 @@ func Table() []Kind {
 		{UnsupportedMedia, 415, invalid, false, "the body must be application/json"},
 		{IdempotencyMismatch, 422, invalid, false, "the idempotency key was used with another body"},
 		{RateLimited, 429, limit, true, "the model's provider refused for its rate limit"},
-		{Overloaded, 429, limit, true, "the lane is full; come back after Retry-After"},
+		{Overloaded, 429, limit, true, "the lane is full, or you have as many connections as you may; come back after Retry-After"},
 		{Cancelled, 499, invalid, false, "the job was cancelled"},
 		{Internal, 500, server, false, "a defect of Penstock"},
 		{ProviderError, 502, server, true, "the model's provider failed"},

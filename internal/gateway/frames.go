@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"fmt"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -69,6 +70,11 @@ func (f *frames) event(id string, data []byte) {
 
 // heartbeat appends a comment.
 func (f *frames) heartbeat() { f.buf = append(f.buf, ":\n\n"...) }
+
+// retry appends how long a client that comes back by itself has to wait with that.
+func (f *frames) retry(after time.Duration) {
+	f.buf = fmt.Appendf(f.buf, "retry: %d\n\n", after.Milliseconds())
+}
 
 // notice is an event of the stream's own, which is in no log.
 type notice struct {

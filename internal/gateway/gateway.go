@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -102,8 +104,13 @@ type Config struct {
 
 	// Origins are those of browsers' pages that may open a WebSocket, such as
 	// "https://chat.example", beside the server's own; "*" is any.
-	Origins          []string
-	MaxConnections   int           // WebSockets at once; default 20,000
+	Origins        []string
+	MaxConnections int // WebSockets and SSE streams of events at once; default 20,000
+	MaxPerTenant   int // of those, one tenant's; 0: no bound
+	MaxPerAddress  int // of those, from one address; 0: no bound
+	// Proxies are those whose X-Forwarded-For is believed where it says whose
+	// address a request comes from.
+	Proxies          []netip.Prefix
 	MaxSubscriptions int           // of all WebSockets together; default 200,000
 	Ping             time.Duration // between two pings on a WebSocket; default 25 s
 }
@@ -149,11 +156,13 @@ type Gateway struct {
 	log     Log
 	hub     *hub
 	metrics *metrics
+	door    *door
 	sockets *sockets
 	quiets  quiets
 
 	drain    sync.Once
 	draining chan struct{}
+	leaving  atomic.Int64  // connections that were sent away at the drain
 	folding  chan struct{} // holds a token for each transcript in memory
 
 	mu    sync.Mutex
@@ -176,6 +185,7 @@ func newGateway(cfg Config, log Log, newTail func(kafka.TailConfig) (Tail, error
 	g.idle = sync.NewCond(&g.mu)
 	g.metrics = newMetrics(cfg.Registry, cfg.Logger)
 	g.hub = newHub(&g.cfg, log, newTail, g.metrics)
+	g.door = newDoor(&g.cfg, g.metrics)
 	g.sockets = newSockets(g)
 	return g
 }
@@ -213,11 +223,12 @@ func (g *Gateway) Run(ctx context.Context) error {
 	return err
 }
 
-// Drain ends all open streams and lets no new one begin. SSE clients come back
-// by themselves, with the cursor of the last event that they got; WebSocket
-// clients are told to, and when.
+// Drain ends all open streams and lets no new one begin. Clients are told when to
+// come back, each at a time of its own: those of SSE do so by themselves, with the
+// cursor of the last event that they got.
 func (g *Gateway) Drain() {
 	g.drain.Do(func() {
+		g.leaving.Store(int64(g.door.count()))
 		close(g.draining)
 		g.sockets.drain()
 		g.quiets.drain()

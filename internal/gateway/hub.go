@@ -347,5 +347,7 @@ func (h *hub) read(ctx context.Context, tp kafka.TopicPartition, from int64, use
 
 // errDraining is what late-comers get at shutdown.
 func errDraining() error {
-	return fault.New(fault.Unavailable, "the server is shutting down: connect again, and another one will answer")
+	f := fault.New(fault.Unavailable, "the server is shutting down: connect again, and another one will answer")
+	f.RetryAfter = soonestBack
+	return f
 }

@@ -25,6 +25,7 @@ type metrics struct {
 
 	sockets       prometheus.Gauge
 	subscriptions prometheus.Gauge
+	refused       *prometheus.CounterVec // by whose bound it was
 	frames        *prometheus.CounterVec
 	framesIn      prometheus.Counter
 	framesOut     prometheus.Counter
@@ -61,7 +62,7 @@ func newMetrics(reg prometheus.Registerer, log *slog.Logger) *metrics {
 	for _, c := range []prometheus.Collector{
 		m.active, m.chunks, m.completions, m.firstByte, m.bytes, m.memory, m.followed, m.segments, m.evicted,
 		m.catchUps, m.catchUpByte, m.catchUpErrs, m.gaps, m.delay,
-		m.sockets, m.subscriptions, m.frames,
+		m.sockets, m.subscriptions, m.refused, m.frames,
 	} {
 		if err := reg.Register(c); err != nil {
 			log.Warn("metric not registered", slog.Any("error", err))
@@ -105,6 +106,12 @@ func (m *metrics) addSockets() {
 	m.subscriptions = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "penstock_gateway_subscriptions", Help: "Subscriptions on WebSockets.",
 	})
+	m.refused = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "penstock_gateway_connections_refused_total", Help: "WebSockets and SSE streams that were refused, by whose bound it was: process, tenant, address.",
+	}, []string{"by"})
+	for _, by := range []string{ofProcess, ofTenant, ofAddress} {
+		m.refused.WithLabelValues(by)
+	}
 	m.frames = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "penstock_gateway_frames_total", Help: "Frames on WebSockets, by direction: in, out.",
 	}, []string{"direction"})

@@ -56,7 +56,7 @@ func (r *restless) overSSE(snapshot bool, n int) {
 	r.g.Helper()
 	path, headers := events(r.a), []string(nil)
 	if snapshot {
-		path += "?snapshot=true"
+		path += "?snapshot=1"
 	} else if r.last != "" {
 		headers = []string{"Last-Event-ID", r.last}
 	}
@@ -65,6 +65,9 @@ func (r *restless) overSSE(snapshot bool, n int) {
 	if c.resp.StatusCode == http.StatusNoContent {
 		r.ended = true // there is nothing behind what it has
 		return
+	}
+	if c.resp.StatusCode != http.StatusOK {
+		r.g.Fatalf("%s: %s", path, c.resp.Status)
 	}
 	for range n {
 		e, err := c.next()

@@ -32,10 +32,15 @@ func (g *Gateway) serveJob(w http.ResponseWriter, r *http.Request) {
 		api.WriteError(w, r, err)
 		return
 	}
+	if c.pass, err = g.door.enter(r); err != nil {
+		c.turnAway(r, err, again)
+		return
+	}
+	defer func() { c.pass.leave() }()
 	f := &jobFeed{out: &c.out}
 	f.tenant, f.id, f.to = api.Tenant(ctx), job.Canonical(api.PathParam(r, "id")), f
 	if err := g.openJob(ctx, &f.jobStream, named, at); err != nil {
-		api.WriteError(w, r, err)
+		c.turnAway(r, err, again)
 		return
 	}
 	if wantsSnapshot && !again {
@@ -51,7 +56,7 @@ func (g *Gateway) serveJob(w http.ResponseWriter, r *http.Request) {
 		return
 	case err != nil && !errors.Is(err, errNoMore):
 		f.end()
-		api.WriteError(w, r, err)
+		c.turnAway(r, err, again)
 		return
 	}
 	if r.Method == http.MethodHead {
@@ -80,20 +85,26 @@ func (g *Gateway) servePartition(w http.ResponseWriter, r *http.Request) {
 			api.PathParam(r, "partition"), g.cfg.Partitions-1))
 		return
 	}
+	at, again := position(r)
+	var err error
+	if c.pass, err = g.door.enter(r); err != nil {
+		c.turnAway(r, err, again)
+		return
+	}
+	defer func() { c.pass.leave() }()
 	p, err := g.hub.acquire(ctx, int32(id)) //nolint:gosec // below Partitions
 	if err != nil {
-		api.WriteError(w, r, unavailable(ctx, err))
+		c.turnAway(r, unavailable(ctx, err), again)
 		return
 	}
 	f := &partitionFeed{g: g, part: p, out: &c.out}
-	at, _ := position(r)
 	from, err := offsetOf(r)
 	if err == nil {
 		err = f.open(ctx, at, from)
 	}
 	if err != nil {
 		g.hub.release(p)
-		api.WriteError(w, r, err)
+		c.turnAway(r, err, again)
 		return
 	}
 	if r.Method == http.MethodHead {

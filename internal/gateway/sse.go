@@ -8,6 +8,8 @@ import (
 	"os"
 	"time"
 
+	"github.com/penstock-io/penstock/internal/api"
+	"github.com/penstock-io/penstock/internal/fault"
 	"github.com/penstock-io/penstock/internal/job"
 )
 
@@ -39,6 +41,7 @@ type sse struct {
 	began   time.Time
 	first   bool // the first event was written
 
+	pass     pass         // until the stream has it
 	mayLeave bool         // net/http, once it is quiet
 	left     *patientConn // and did
 }
@@ -65,15 +68,21 @@ func (c *sse) head() {
 	c.w.WriteHeader(http.StatusOK)
 }
 
-// flush writes the frames. A client that does not take them in time is let go.
+// flush writes the frames. A client that does not take them in time is let go; over
+// HTTP/2 its stream alone is.
 func (c *sse) flush() error {
-	if err := c.control.SetWriteDeadline(time.Now().Add(c.g.cfg.WriteTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+	late := time.Now().Add(c.g.cfg.WriteTimeout)
+	if err := c.control.SetWriteDeadline(late); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return err //nolint:wrapcheck // only looked at
 	}
-	if _, err := c.w.Write(c.out.buf); err != nil {
-		return err //nolint:wrapcheck // only looked at
+	_, err := c.w.Write(c.out.buf)
+	if err == nil {
+		err = c.control.Flush()
 	}
-	if err := c.control.Flush(); err != nil {
+	switch {
+	case err != nil && !time.Now().Before(late):
+		return os.ErrDeadlineExceeded // which HTTP/2 does not call by its name
+	case err != nil:
 		return err //nolint:wrapcheck // only looked at
 	}
 	if c.out.events > 0 {
@@ -90,6 +99,29 @@ func (c *sse) flush() error {
 		c.out.buf = c.out.buf[:0]
 	}
 	return nil
+}
+
+// turnAway answers a request for events that cannot be served. An EventSource stops
+// for good at any status but 200 (HTML, 9.2.3). So whoever may come back gets a
+// stream that says when, and ends: all, where the server is stopping; else those
+// who have been here, as Last-Event-ID says.
+func (c *sse) turnAway(r *http.Request, err error, again bool) {
+	stopping := false
+	select {
+	case <-c.g.draining:
+		stopping = true
+	default:
+	}
+	f, ok := errors.AsType[*fault.Error](err)
+	if !ok || !f.Retryable() || !again && !stopping || r.Method == http.MethodHead {
+		api.WriteError(c.w, r, err)
+		return
+	}
+	c.preface = ""
+	c.out.reset()
+	c.out.retry(max(f.RetryAfter, c.g.comeBack()))
+	_ = c.begin() // whether it took this or not, it is over
+	c.unbind()
 }
 
 // ended names how a write failed.

@@ -25,7 +25,8 @@ type quiet struct {
 	feed   perched
 	out    *frames
 	done   func(status string) // told once how it ended, after all else
-	ctx    context.Context     //nolint:containedctx // of what the feed asks for: it ends with the stream
+	pass   pass
+	ctx    context.Context //nolint:containedctx // of what the feed asks for: it ends with the stream
 	cancel context.CancelFunc
 	bell   bell
 	work   sync.WaitGroup // the pump
@@ -67,10 +68,15 @@ func (c *sse) stream(r *http.Request, f perched, done func(status string)) {
 	c.mayLeave = r.ProtoMajor == 1 && r.ProtoMinor == 1
 	status := c.serve(r.Context(), f)
 	if status != endedNot {
+		if status == endedDrained {
+			c.out.retry(c.g.comeBack())
+			_ = c.finish() // whether it took this or not, it is over
+		}
 		done(status)
 		return
 	}
-	q := &quiet{g: c.g, conn: c.left, feed: f, out: &c.out, done: done, how: endedGone}
+	q := &quiet{g: c.g, conn: c.left, feed: f, out: &c.out, done: done, how: endedGone, pass: c.pass}
+	c.pass = pass{}
 	c.w, c.control, c.left = nil, nil, nil // so that net/http's part can go
 	q.bell.ring = q.ring
 	q.ctx, q.cancel = context.WithCancel(telemetry.Carry(api.Detach(r.Context()), r.Context()))
@@ -210,6 +216,8 @@ func (q *quiet) round(due, leaving bool) (how string, on bool) {
 			q.last()
 			return "", false
 		case leaving:
+			q.out.retry(q.g.comeBack())
+			_ = q.flush() // whether it took this or not, it is over
 			q.last()
 			return endedDrained, false
 		case q.ctx.Err() != nil:
@@ -257,6 +265,7 @@ func (q *quiet) end() {
 	q.work.Wait()
 	q.feed.perch().unhang(&q.bell)
 	q.done(q.how)
+	q.pass.leave()
 	q.g.metrics.active.Dec()
 	q.g.quiets.leave(q)
 }

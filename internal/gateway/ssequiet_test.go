@@ -98,8 +98,8 @@ func TestADrainEndsQuietStreamsAndTheyGoOnElsewhere(t *testing.T) {
 	first := c.must()
 	g.quietly(1)
 	g.gateway.Drain()
-	if rest := c.rest(); len(rest) != 0 {
-		t.Errorf("events at the drain: %v", rest)
+	if rest := c.rest(); len(rest) != 0 || len(c.retries) != 2 || !soonBack(c.retries[1]) {
+		t.Errorf("events at the drain: %v; told to come back after %s ms", rest, c.retries)
 	}
 	g.quietly(0)
 	g.stop()

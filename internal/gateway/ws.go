@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -30,8 +29,6 @@ const (
 	maxSubscriptions = 1000
 	// drainPatience is how long clients get to hear of a stop.
 	drainPatience = 3 * time.Second
-	// awayPatience bounds the wait for room, as a client is told.
-	awayPatience = 5 * time.Second
 )
 
 // The close codes of our own: 4000 to 4499 say come back, 4500 to 4999 do not.
@@ -79,18 +76,19 @@ func (a *sockets) serve(w http.ResponseWriter, r *http.Request) {
 		api.WriteError(w, r, err)
 		return
 	}
-	if err := a.enter(); err != nil {
+	in, err := a.enter(r)
+	if err != nil {
 		api.WriteError(w, r, err)
 		return
 	}
 	h := &hijacker{ResponseWriter: w, patience: a.g.cfg.WriteTimeout}
 	conn, err := a.upgrader.Upgrade(h, r, http.Header{"X-Request-Id": {api.RequestID(r.Context())}})
 	if err != nil { // it was answered
-		a.leave(nil)
+		a.leave(nil, in)
 		return
 	}
 	s := newSocket(a, conn, h.conn)
-	s.in = h.in
+	s.in, s.pass = h.in, in
 	s.tenant, s.id = api.Tenant(r.Context()), api.RequestID(r.Context())
 	s.ctx, s.cancel = context.WithCancel(telemetry.Carry(api.Detach(r.Context()), r.Context()))
 	a.mu.Lock()
@@ -145,26 +143,26 @@ func (a *sockets) checkOrigin(r *http.Request) error {
 }
 
 // enter lets a connection in. Each success needs a leave.
-func (a *sockets) enter() error {
+func (a *sockets) enter(r *http.Request) (pass, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.draining {
-		return errDraining()
+		return pass{}, errDraining()
 	}
-	if limit := a.g.cfg.MaxConnections; a.count >= limit {
-		f := fault.New(fault.Unavailable, "this server has %d WebSocket connections, as many as it takes: try again, or another server", limit)
-		f.RetryAfter = awayPatience
-		return f
+	in, err := a.g.door.enter(r)
+	if err != nil {
+		return in, err
 	}
 	a.count++
 	a.all.Add(1)
 	a.g.metrics.sockets.Inc()
 	a.g.metrics.active.Inc()
-	return nil
+	return in, nil
 }
 
 // leave takes an enter back.
-func (a *sockets) leave(s *socket) {
+func (a *sockets) leave(s *socket, in pass) {
+	in.leave()
 	a.mu.Lock()
 	a.count--
 	delete(a.open, s)
@@ -180,7 +178,7 @@ func (a *sockets) hold() error {
 	defer a.mu.Unlock()
 	if limit := a.g.cfg.MaxSubscriptions; a.subs >= limit {
 		f := fault.New(fault.Unavailable, "this server has %d subscriptions, as many as it takes: try again, or another server", limit)
-		f.RetryAfter = awayPatience
+		f.RetryAfter = fullPatience
 		return f
 	}
 	a.subs++
@@ -205,12 +203,6 @@ func (a *sockets) drain() {
 	for s := range a.open {
 		s.drain()
 	}
-}
-
-// reconnectAfter spreads those who come back over some seconds.
-func reconnectAfter() time.Duration {
-	const soonest, spread = 200 * time.Millisecond, 5 * time.Second
-	return soonest + rand.N(spread) //nolint:gosec // nobody gains by guessing it
 }
 
 // refusalOf makes the frame that tells of an error. What is no fault goes to the

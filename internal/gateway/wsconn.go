@@ -41,6 +41,7 @@ type socket struct {
 	conn   *websocket.Conn
 	net    *patientConn
 	in     *bufio.Reader // of net: what the client has sent ahead
+	pass   pass
 	tenant string
 	id     string          // of the request that it began as
 	ctx    context.Context //nolint:containedctx // of what is asked for this connection: it ends with it
@@ -83,7 +84,7 @@ func newSocket(a *sockets, conn *websocket.Conn, nc *patientConn) *socket {
 
 // read is the reader.
 func (s *socket) read(draining bool) {
-	defer s.all.leave(s)
+	defer s.all.leave(s, s.pass)
 	defer s.end()
 	s.tell(func() {
 		s.write(encodeFrame(welcomeFrame{
@@ -363,7 +364,7 @@ func (s *socket) tick() {
 // answered.
 func (s *socket) drain() {
 	s.report(func() {
-		s.write(encodeFrame(goawayFrame{Op: "goaway", ReconnectMS: reconnectAfter().Milliseconds()}))
+		s.write(encodeFrame(goawayFrame{Op: "goaway", ReconnectMS: s.g.comeBack().Milliseconds()}))
 		s.how = endedDrained
 		s.mu.Lock()
 		defer s.mu.Unlock()
