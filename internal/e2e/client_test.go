@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -66,8 +67,9 @@ type watcher struct {
 	t    *testing.T
 	url  string // of the server; it may change between two reads
 	job  string
-	ask  string // the query, such as "?partition=3"
-	last string // Last-Event-ID
+	ask  string        // the query, such as "?partition=3"
+	last string        // Last-Event-ID
+	wait time.Duration // before it comes back, as the stream said last
 	got  []message
 	job.Transcript
 }
@@ -111,6 +113,12 @@ func (w *watcher) read(ctx context.Context, stop func(n int) bool) error {
 		}
 		line = strings.TrimSuffix(line, "\n")
 		switch {
+		case strings.HasPrefix(line, "retry: "):
+			ms, err := strconv.Atoi(line[len("retry: "):])
+			if err != nil {
+				return fmt.Errorf("the events of %s: %w", w.job, err)
+			}
+			w.wait = time.Duration(ms) * time.Millisecond
 		case strings.HasPrefix(line, "id: "):
 			m.id = line[4:]
 		case strings.HasPrefix(line, "data: "):

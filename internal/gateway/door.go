@@ -108,7 +108,9 @@ func (d *door) count() int {
 
 const (
 	// soonestBack is when the first of those may come back who were sent away.
-	soonestBack = 200 * time.Millisecond
+	soonestBack = 100 * time.Millisecond
+	// leastSpread is within how long few of them do.
+	leastSpread = 400 * time.Millisecond
 	// backASecond bounds how many of one server's clients come back a second.
 	backASecond = 500
 )
@@ -117,7 +119,7 @@ const (
 // own, so that they come at a rate that other servers bear, however many they are.
 func (g *Gateway) comeBack() time.Duration {
 	spread := time.Duration(g.leaving.Load()) * time.Second / backASecond
-	return soonestBack + rand.N(max(spread, time.Second)) //nolint:gosec // nobody gains by guessing it
+	return soonestBack + rand.N(max(spread, leastSpread)) //nolint:gosec // nobody gains by guessing it
 }
 
 // place is where a request comes from: the connection's address, or the one that

@@ -139,7 +139,7 @@ func TestThoseWhoAreSentAwayComeBackAtARateThatOthersBear(t *testing.T) {
 	for _, n := range []int64{0, 10, 500, 20_000} {
 		g.leaving.Store(n)
 		const tries = 2000
-		spread := max(time.Second, time.Duration(n)*time.Second/backASecond)
+		spread := max(leastSpread, time.Duration(n)*time.Second/backASecond)
 		early, late := 0, 0
 		for range tries {
 			switch at := g.comeBack(); {

@@ -381,7 +381,7 @@ func TestDrainEndsStreamsAndTheyGoOnElsewhere(t *testing.T) {
 // back who was sent away with few others.
 func soonBack(ms string) bool {
 	n, err := strconv.Atoi(ms)
-	return err == nil && n >= 200 && n < 1200
+	return err == nil && n >= 100 && n < 500
 }
 
 func TestAMissingSeqIsTold(t *testing.T) {
