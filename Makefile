@@ -11,7 +11,7 @@ RUNS      ?= 1000
 PACKAGES  ?= ./...
 
 .DEFAULT_GOAL := help
-.PHONY: help dev build test page interop deploy-check real-model cover lint fmt tools bench bench-ttft bench-tasks bench-litellm bench-connections bench-streams fuzz stress sim rolling chaos chaos-check chaos-takeover
+.PHONY: help dev build test page interop deploy-check real-model cover lint fmt tools bench bench-ttft bench-tasks bench-litellm bench-connections bench-hubs bench-streams fuzz stress sim rolling chaos chaos-check chaos-takeover
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,10 @@ bench-ttft: build ## time to the first token beside the bare Kafka trip, on a Ka
 bench-connections: build ## memory of idle WebSocket and SSE connections; ARGS for `penstock bench connections`
 	@$(GO) build -o $(BUILD)/ ./internal/testenv/cmd/testenv
 	@$(BUILD)/testenv -- scripts/bench-connections.sh $(ARGS)
+
+bench-hubs: build ## the gateway beside Centrifugo's library and Mercure's, by turns: memory, fan-out, many streams; ROUNDS=1
+	@$(GO) build -o $(BUILD)/ ./internal/testenv/cmd/testenv
+	@PENSTOCK_TEST_THROUGHPUT=1 ROUNDS=$(or $(ROUNDS),1) $(BUILD)/testenv -- scripts/bench-hubs.sh
 
 bench-tasks: build ## tasks a second beside the bare task loop, on a Kafka and a PostgreSQL of its own; ARGS for `penstock bench tasks`
 	@$(GO) build -o $(BUILD)/ ./internal/testenv/cmd/testenv

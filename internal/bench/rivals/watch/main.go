@@ -1,0 +1,253 @@
+// Command watch loads a hub of streams, Penstock's gateway or another, with watchers,
+// and says what that cost and how late they were: one row. `make bench-hubs` runs it
+// on one server after the other.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// options are the flags.
+type options struct {
+	server, via, url, metrics string
+	idle                      int
+	streams, watchers, rate   int
+	warm, measure             time.Duration
+}
+
+func main() {
+	var o options
+	flag.StringVar(&o.server, "server", "penstock", "penstock, centrifuge or mercure")
+	flag.StringVar(&o.via, "via", "ws", "ws or sse")
+	flag.StringVar(&o.url, "url", "", "the server's")
+	flag.StringVar(&o.metrics, "metrics", "", "where the server's /metrics and /debug/pprof are; a URL")
+	flag.IntVar(&o.idle, "idle", 0, "connections to hold, each with one subscription, in place of streams")
+	flag.IntVar(&o.streams, "streams", 1, "streams at once")
+	flag.IntVar(&o.watchers, "watchers", 1, "watchers of each")
+	flag.IntVar(&o.rate, "rate", 50, "tokens a second of each stream")
+	flag.DurationVar(&o.warm, "warm", 6*time.Second, "before anything is counted")
+	flag.DurationVar(&o.measure, "measure", 10*time.Second, "how long is counted")
+	flag.Parse()
+	row := o.stream
+	if o.idle > 0 {
+		row = o.hold
+	}
+	if err := row(context.Background()); err != nil {
+		log.Fatalf("%s over %s: %v", o.server, o.via, err)
+	}
+}
+
+// run is one run of streams.
+type run struct {
+	counted             atomic.Bool
+	events, tokens, all atomic.Int64
+	delays              [20_000]atomic.Int64 // by half milliseconds
+}
+
+// stream has the server stream, and watches.
+func (o options) stream(ctx context.Context) error {
+	var r run
+	errs := make(chan error, o.streams*o.watchers+1)
+	var wg sync.WaitGroup
+	channels := make([]string, o.streams)
+	for i := range channels {
+		channels[i] = fmt.Sprint("s", i)
+	}
+	begun := time.Now()
+	join := func(channel string) error {
+		for range o.watchers {
+			w, err := o.dial(ctx, channel)
+			if err != nil {
+				return err
+			}
+			wg.Go(func() {
+				defer func() { _ = w.Close() }()
+				errs <- r.watch(w)
+			})
+		}
+		return nil
+	}
+	seconds := int((o.warm + o.measure).Seconds())
+	stagger := o.warm / 2
+	if o.server == "penstock" { // the job is made first: a watcher gets it from its beginning
+		for i := range channels {
+			time.Sleep(time.Until(begun.Add(stagger * time.Duration(i) / time.Duration(o.streams))))
+			id, err := o.submit(ctx, seconds)
+			if err == nil {
+				err = join(id)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	} else {
+		for _, c := range channels {
+			if err := join(c); err != nil {
+				return err
+			}
+		}
+		begun = time.Now()
+		wg.Go(func() {
+			errs <- post(ctx, fmt.Sprintf("%s/publish?streams=%d&rate=%d&seconds=%d&stagger=%d", o.url, o.streams, o.rate, seconds, int(stagger.Seconds())), nil, nil)
+		})
+	}
+	time.Sleep(time.Until(begun.Add(o.warm)))
+	before, err := o.observe(ctx)
+	if err != nil {
+		return err
+	}
+	mine := ownCPU()
+	from := time.Now()
+	r.counted.Store(true)
+	time.Sleep(o.measure)
+	r.counted.Store(false)
+	took := time.Since(from)
+	mine = ownCPU() - mine
+	after, err := o.observe(ctx)
+	if err != nil {
+		return err
+	}
+	wg.Wait()
+	close(errs)
+	var first error
+	failed := 0
+	for err := range errs {
+		if err != nil {
+			failed++
+			first = err
+		}
+	}
+	if failed > 0 {
+		return fmt.Errorf("%d of %d watchers did not get all, such as: %w", failed, o.streams*o.watchers, first)
+	}
+	perEvent := float64(r.tokens.Load()) / float64(max(r.all.Load(), 1))
+	events := float64(max(r.events.Load(), 1))
+	fmt.Printf("| %s | %s | %d × %d | %d | %.0f | %.1f ms | %.1f ms | %.1f µs | %.1f µs | %.0f MiB |\n", o.server, o.via, o.streams, o.watchers,
+		o.streams*o.watchers*o.rate, events*perEvent/took.Seconds(), r.percentile(.5), r.percentile(.99),
+		(after.cpu-before.cpu)*1e6/events/perEvent, mine.Seconds()*1e6/events/perEvent, after.resident/(1<<20))
+	return nil
+}
+
+func (r *run) percentile(p float64) float64 {
+	total := int64(0)
+	for i := range r.delays {
+		total += r.delays[i].Load()
+	}
+	want, seen := int64(float64(total-1)*p), int64(0)
+	for i := range r.delays {
+		if seen += r.delays[i].Load(); seen > want {
+			return float64(i+1) / 2
+		}
+	}
+	return 0
+}
+
+// hold opens connections, each with one subscription to a channel of its own
+// (Penstock's to the partitions by turns), of which nothing comes.
+func (o options) hold(ctx context.Context) error {
+	first, err := o.open(ctx, 24) // what the first few make is nobody's
+	if err != nil {
+		return err
+	}
+	closeAll(first)
+	time.Sleep(3 * time.Second)
+	before, err := o.observe(ctx)
+	if err != nil {
+		return err
+	}
+	held, err := o.open(ctx, o.idle)
+	if err != nil {
+		return err
+	}
+	defer closeAll(held)
+	time.Sleep(8 * time.Second)
+	after, err := o.observe(ctx)
+	if err != nil {
+		return err
+	}
+	n := float64(o.idle)
+	fmt.Printf("| %s | %s | %d | %.1f KiB | %.1f KiB | %.1f |\n", o.server, o.via, o.idle, (after.resident-before.resident)/n/1024,
+		(after.heap+after.stacks-before.heap-before.stacks)/n/1024, (after.goroutines-before.goroutines)/n)
+	return nil
+}
+
+func (o options) open(ctx context.Context, n int) ([]watcher, error) {
+	held := make([]watcher, n)
+	errs := make([]error, n)
+	var wg sync.WaitGroup
+	room := make(chan struct{}, 50)
+	for i := range held {
+		room <- struct{}{}
+		wg.Go(func() {
+			held[i], errs[i] = o.dial(ctx, fmt.Sprint(idlePrefix, i))
+			<-room
+		})
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		closeAll(held)
+		return nil, err
+	}
+	return held, nil
+}
+
+func closeAll(all []watcher) {
+	for _, w := range all {
+		if w != nil {
+			_ = w.Close()
+		}
+	}
+}
+
+// submit makes a job of Penstock's that streams.
+func (o options) submit(ctx context.Context, seconds int) (id string, err error) {
+	body := fmt.Sprintf(`{"lane":"standard","body":{"model":"sim:tokens=%d,ttft=0s,gap=%s","messages":[{"role":"user","content":"go on"}]}}`,
+		o.rate*seconds, time.Second/time.Duration(o.rate))
+	var receipt struct {
+		ID string `json:"id"`
+	}
+	err = post(ctx, o.url+"/v1/jobs", strings.NewReader(body), &receipt)
+	return receipt.ID, err
+}
+
+func post(ctx context.Context, at string, body io.Reader, into any) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, at, body)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	text, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode >= http.StatusBadRequest {
+		err = fmt.Errorf("%s: %s", resp.Status, text)
+	}
+	if err == nil && into != nil {
+		err = json.Unmarshal(text, into)
+	}
+	return err
+}
+
+// host is a URL's host:port.
+func host(at string) string {
+	u, err := url.Parse(at)
+	if err != nil {
+		return at
+	}
+	return u.Host
+}

@@ -1,0 +1,216 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/gorilla/websocket"
+)
+
+// watcher is one connection with one subscription.
+type watcher interface {
+	// next is what came next, any number of events, until the next call.
+	next() ([]byte, error)
+	Close() error
+}
+
+// idlePrefix begins the names of channels on which nothing is said.
+const idlePrefix = "idle"
+
+// partitions is how many the token topic has.
+const partitions = 12
+
+// dial connects and subscribes: to a job, or one of the channels on which nothing is
+// said.
+func (o options) dial(ctx context.Context, channel string) (watcher, error) {
+	idle := strings.HasPrefix(channel, idlePrefix)
+	part := fnv.New32()
+	_, _ = part.Write([]byte(channel)) // it never fails
+	p := part.Sum32() % partitions
+	switch o.server + " " + o.via {
+	case "penstock ws":
+		what := fmt.Sprintf(`"job":%q`, channel)
+		if idle {
+			what = fmt.Sprintf(`"topic":"tokens","partition":%d,"offset":"latest"`, p)
+		}
+		return dialSocket(ctx, o.url+"/v1/ws", "penstock.v1", `{"op":"subscribe","sub":"a",`+what+`}`, 2)
+	case "penstock sse":
+		if idle {
+			return dialStream(ctx, fmt.Sprintf("%s/v1/topics/tokens/partitions/%d/events?offset=latest", o.url, p))
+		}
+		return dialStream(ctx, o.url+"/v1/jobs/"+channel+"/events")
+	case "centrifuge ws":
+		return dialSocket(ctx, o.url+"/ws", "", fmt.Sprintf(`{"id":1,"connect":{"data":%q}}`, channel), 1)
+	case "centrifuge sse":
+		return dialStream(ctx, o.url+"/sse?cf_connect="+url.QueryEscape(fmt.Sprintf(`{"id":1,"connect":{"data":%q}}`, channel)))
+	case "mercure sse":
+		return dialStream(ctx, o.url+"/.well-known/mercure?topic="+url.QueryEscape("https://example.com/"+channel))
+	default:
+		return nil, fmt.Errorf("there is no %s over %s", o.server, o.via)
+	}
+}
+
+// socket is a watcher over a WebSocket.
+type socket struct {
+	*websocket.Conn
+	buf bytes.Buffer
+}
+
+// dialSocket sends one frame and waits for so many.
+func dialSocket(ctx context.Context, at, subprotocol, hello string, answers int) (watcher, error) {
+	d := websocket.Dialer{ReadBufferSize: 512, WriteBufferSize: 512}
+	if subprotocol != "" {
+		d.Subprotocols = []string{subprotocol}
+	}
+	conn, resp, err := d.DialContext(ctx, "ws"+strings.TrimPrefix(at, "http"), nil)
+	if err != nil {
+		return nil, err
+	}
+	_ = resp.Body.Close() // the dialer has read it
+	s := &socket{Conn: conn}
+	if err = conn.WriteMessage(websocket.TextMessage, []byte(hello)); err == nil {
+		for ; answers > 0 && err == nil; answers-- {
+			var b []byte
+			if b, err = s.next(); err == nil && bytes.Contains(b, []byte(`"error"`)) {
+				err = fmt.Errorf("refused: %s", b)
+			}
+		}
+	}
+	if err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// next implements watcher.
+func (s *socket) next() ([]byte, error) {
+	_, in, err := s.NextReader()
+	if err != nil {
+		return nil, err
+	}
+	s.buf.Reset()
+	_, err = s.buf.ReadFrom(in)
+	if err == nil && s.buf.String() == "{}" { // Centrifugo's ping, which wants the same back
+		err = s.WriteMessage(websocket.TextMessage, []byte("{}"))
+	}
+	return s.buf.Bytes(), err
+}
+
+// stream is a watcher over SSE. It speaks HTTP by hand: net/http's client would have
+// two goroutines a connection.
+type stream struct {
+	net.Conn
+	lines *bufio.Reader
+}
+
+func dialStream(ctx context.Context, at string) (watcher, error) {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", host(at))
+	if err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at, http.NoBody)
+	if err == nil {
+		req.Header.Set("Accept", "text/event-stream")
+		err = req.Write(conn)
+	}
+	var resp *http.Response
+	if err == nil {
+		resp, err = http.ReadResponse(bufio.NewReaderSize(conn, 512), req) //nolint:bodyclose // conn is what is closed
+	}
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = errors.New(resp.Status)
+	}
+	if err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	return &stream{conn, bufio.NewReaderSize(resp.Body, 16<<10)}, nil
+}
+
+// next implements watcher.
+func (s *stream) next() ([]byte, error) { return s.lines.ReadSlice('\n') }
+
+// What of an event is looked for, without decoding it.
+const (
+	timeField = `"v":1,"time":"`
+	seqField  = `"seq":`
+	usedField = `"completion_tokens":`
+	layout    = "2006-01-02T15:04:05.000Z"
+)
+
+// watch reads a stream to its end: each seq once, in order.
+func (r *run) watch(w watcher) error {
+	for seq := int64(0); ; {
+		b, err := w.next()
+		if errors.Is(err, io.EOF) || err != nil {
+			return fmt.Errorf("it ended at seq %d: %w", seq, err)
+		}
+		done := false
+		if seq, done, err = r.take(b, seq); err != nil || done {
+			return err
+		}
+	}
+}
+
+// take counts the events of a piece. seq is the next that there has to be.
+func (r *run) take(b []byte, seq int64) (next int64, done bool, err error) {
+	now, counted := time.Now(), r.counted.Load()
+	for {
+		i := bytes.Index(b, []byte(timeField))
+		if i < 0 {
+			return seq, done, nil
+		}
+		delta := bytes.HasSuffix(b[:i], []byte(`{"type":"output.delta",`))
+		done = bytes.HasSuffix(b[:i], []byte(`{"type":"output.completed",`))
+		if b = b[i+len(timeField):]; len(b) < len(layout) {
+			return seq, done, errors.New("an event without a time")
+		}
+		if got := number(b, seqField); got != seq {
+			return seq, done, fmt.Errorf("seq %d, where %d should be", got, seq)
+		}
+		seq++
+		if done {
+			r.tokens.Add(number(b, usedField))
+		}
+		if !delta {
+			continue
+		}
+		r.all.Add(1)
+		if !counted {
+			continue
+		}
+		at, err := time.Parse(layout, string(b[:len(layout)]))
+		if err != nil {
+			return seq, done, err
+		}
+		r.events.Add(1)
+		r.delays[min(max(int(now.Sub(at)/(500*time.Microsecond)), 0), len(r.delays)-1)].Add(1)
+	}
+}
+
+// number is that behind a field's name; -1 where there is none.
+func number(text []byte, field string) int64 {
+	_, text, ok := bytes.Cut(text, []byte(field))
+	if !ok {
+		return -1
+	}
+	n := int64(0)
+	for _, c := range text {
+		if c < '0' || c > '9' {
+			break
+		}
+		n = n*10 + int64(c-'0')
+	}
+	return n
+}
