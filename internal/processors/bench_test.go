@@ -50,7 +50,7 @@ func BenchmarkTask(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			p, err := New(Config{Names: names, Owner: "me", Engine: engine.Config{PulseEvery: 24 * time.Hour}}, nil, models, slog.New(slog.DiscardHandler), nil)
+			p, err := New(Config{Names: names, Owner: "me", Engine: engine.Config{PulseEvery: 24 * time.Hour, EvictAfter: -1}}, nil, models, slog.New(slog.DiscardHandler), nil)
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -94,7 +94,7 @@ func (w *taskWorld) own() {
 	} {
 		w.p.engine.Step(w.p.now(), in)
 	}
-	w.p.engine.Step(w.p.now(), engine.Assigned{LP: w.lp, Life: 1})
+	w.p.engine.Step(w.p.now(), engine.Assigned{LP: w.lp, Life: 1, Member: "m"})
 	w.p.engine.Step(w.p.now(), engine.Located{LP: w.lp, Gen: 1})
 	h := event.Head{Type: event.LaneClaimed, V: 1, Time: w.p.now(), Lane: w.lp.Lane, Epoch: 1}
 	w.log.recs = append(w.log.recs, event.Record{Value: event.Append(nil, &h, event.Encode(event.Claim{Owner: "me"}))})

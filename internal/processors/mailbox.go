@@ -16,14 +16,14 @@ type mailbox struct {
 	items []engine.Input
 	lease atomic.Pointer[engine.LeaseRenewed] // goes before all items
 	some  chan struct{}                       // capacity 1: there may be something to take
-	room  chan struct{}                       // capacity 1: there may be room
+	taken chan struct{}                       // closed by the next take; nil while nobody waits for room
 }
 
 // mailboxFull is how many inputs may wait before readers are held back.
 const mailboxFull = 256
 
 func newMailbox() *mailbox {
-	return &mailbox{some: make(chan struct{}, 1), room: make(chan struct{}, 1)}
+	return &mailbox{some: make(chan struct{}, 1)}
 }
 
 func (m *mailbox) post(in engine.Input) {
@@ -60,18 +60,19 @@ func (m *mailbox) renewed() (engine.LeaseRenewed, bool) {
 func (m *mailbox) offer(ctx context.Context, in engine.Input) bool {
 	for {
 		m.mu.Lock()
-		full := len(m.items) >= mailboxFull
-		if !full {
+		if len(m.items) < mailboxFull {
 			m.items = append(m.items, in)
-		}
-		m.mu.Unlock()
-		if !full {
+			m.mu.Unlock()
 			signal(m.some)
 			return true
 		}
+		if m.taken == nil {
+			m.taken = make(chan struct{})
+		}
+		taken := m.taken
+		m.mu.Unlock()
 		select {
-		case <-m.room:
-			signal(m.room) // others may wait as well
+		case <-taken:
 		case <-ctx.Done():
 			return false
 		}
@@ -83,8 +84,11 @@ func (m *mailbox) take(buf []engine.Input) []engine.Input {
 	m.mu.Lock()
 	out := m.items
 	m.items = buf[:0]
+	if m.taken != nil {
+		close(m.taken)
+		m.taken = nil
+	}
 	m.mu.Unlock()
-	signal(m.room)
 	return out
 }
 

@@ -1,7 +1,9 @@
 package processors
 
 import (
+	"context"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/penstock-io/penstock/internal/processors/engine"
@@ -25,4 +27,32 @@ func TestARenewedLeaseDoesNotStandInLineAndNeverGoesBack(t *testing.T) {
 	if got := box.take(nil); len(got) != 1 {
 		t.Errorf("%d items", len(got))
 	}
+}
+
+// TestReadersSleepWhileTheMailboxIsFull: they wait for the loop, and not by
+// waking each other.
+func TestReadersSleepWhileTheMailboxIsFull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		box := newMailbox()
+		for range mailboxFull {
+			box.post(engine.Tick{})
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		took := make(chan bool, 3)
+		for range 2 {
+			go func() { took <- box.offer(ctx, engine.Tick{}) }()
+		}
+		synctest.Wait() // never returns while somebody spins
+		if n := len(box.take(nil)); n != mailboxFull || !<-took || !<-took {
+			t.Fatalf("%d were taken, and those who waited did not get their room", n)
+		}
+		for range mailboxFull {
+			box.post(engine.Tick{})
+		}
+		go func() { took <- box.offer(ctx, engine.Tick{}) }()
+		synctest.Wait()
+		if cancel(); <-took {
+			t.Error("one got in though its context had ended")
+		}
+	})
 }
