@@ -17,65 +17,85 @@ import (
 	"github.com/penstock-io/penstock/internal/job"
 	"github.com/penstock-io/penstock/internal/llm"
 	"github.com/penstock-io/penstock/internal/processors/engine"
+	"github.com/penstock-io/penstock/internal/telemetry"
 )
 
 // errDeadline is the cause of a call's context when the request's deadline passed.
 var errDeadline = fault.New(fault.DeadlineExceeded, "the request's deadline passed before its answer was whole")
 
-// call runs one job, from the engine's Start to its Ended: it looks up what the
-// log holds of it, calls the model, and writes the output. ctx ends with the
-// lane's incarnation, or where somebody cancels the job (errCancelled).
-func (p *Processor) call(ctx context.Context, g *gate, s engine.Start) {
-	in := engine.Ended{LP: s.LP, Gen: s.Gen, Offset: s.Request.Offset, Cancelled: s.Cancelled, Tenant: s.Request.Head.Tenant}
+// call is one call of a model, or what takes its place.
+type call struct {
+	engine.Start
+	vigil
+	gate *gate
+	// Ends with the lane's incarnation, or where the call is broken off: by
+	// whoever cancels the job (errCancelled), by the request's deadline
+	// (errDeadline), or for its silence.
+	ctx context.Context //nolint:containedctx // of this call alone
+}
+
+func (p *Processor) newCall(g *gate, s engine.Start) *call {
+	c := &call{Start: s, gate: g, vigil: vigil{now: p.now, first: p.cfg.FirstToken, next: p.cfg.NextToken}}
+	c.ctx, c.cancel = context.WithCancelCause(g.ctx)
+	return c
+}
+
+// run runs one job, from the engine's Start to its Ended: it looks up what the
+// log holds of it, calls the model, and writes the output.
+func (p *Processor) run(c *call) {
+	defer c.cancel(nil)
+	in := engine.Ended{LP: c.LP, Gen: c.Gen, Offset: c.Request.Offset, Cancelled: c.Cancelled, Tenant: c.Request.Head.Tenant}
 	defer func() { p.box.post(in) }()
-	ctx, span := p.span(ctx, s)
+	var span telemetry.Span
+	c.ctx, span = p.span(c.ctx, &c.Start)
 	defer func() { endSpan(span, &in) }()
-	if d := s.Request.Data.Deadline; !d.IsZero() {
+	if d := c.Request.Data.Deadline; !d.IsZero() {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadlineCause(ctx, d, errDeadline)
+		c.ctx, cancel = context.WithDeadlineCause(c.ctx, d, errDeadline)
 		defer cancel()
 	}
-	transcript, err := p.recall(g, &s)
+	transcript, err := p.recall(c.gate, &c.Start)
 	if err != nil {
-		if g.ctx.Err() == nil { // the log cannot be read as it should: what we believe of the lane is in doubt
-			p.log.ErrorContext(ctx, "a job's output could not be read from the log", "job", s.Request.Head.Job, "error", err)
-			p.box.post(engine.WriteFailed{LP: s.LP, Gen: s.Gen})
+		if c.gate.ctx.Err() == nil { // the log cannot be read as it should: what we believe of the lane is in doubt
+			p.log.ErrorContext(c.ctx, "a job's output could not be read from the log", "job", c.Request.Head.Job, "error", err)
+			p.box.post(engine.WriteFailed{LP: c.LP, Gen: c.Gen})
 		}
 		return
 	}
-	in.Found = transcript.End != ""
+	said := &transcript
+	in.Found = said.End != ""
 	if !in.Found {
-		o := p.output(g, s, transcript)
+		o := p.output(c.gate, &c.Start, said)
 		o.span = span
-		o.traceparent = cmp.Or(span.Traceparent(), string(s.Request.Record.Header("traceparent")))
+		o.traceparent = cmp.Or(span.Traceparent(), string(c.Request.Record.Header("traceparent")))
 		defer o.close()
-		retry, err := p.answer(ctx, o, s)
+		retry, err := p.answer(c, o)
 		switch {
 		case err != nil:
-			p.brokenOff(g, s, err)
+			p.brokenOff(c, err)
 			return
 		case retry != nil:
 			in.Retry, in.Attempt, in.At = retry, o.head.Attempt, p.now()
 			return
 		}
-		transcript = &o.transcript
-		p.metrics.served.tell(o.answer(s))
+		said = &o.transcript
+		p.metrics.served.tell(o.answer(&c.Start))
 	}
-	in.Type, in.Data = transcript.Fact()
-	in.Attempt, in.At = transcript.Attempt, transcript.EndedAt
-	p.metrics.ended.WithLabelValues(s.Lane.String(), string(in.Type)).Inc()
+	in.Type, in.Data = said.Fact()
+	in.Attempt, in.At = said.Attempt, said.EndedAt
+	p.metrics.ended.WithLabelValues(c.Lane.String(), string(in.Type)).Inc()
 }
 
 // brokenOff takes the end of a call that wrote no terminal event.
-func (p *Processor) brokenOff(g *gate, s engine.Start, err error) {
-	if g.ctx.Err() != nil || errors.Is(err, errShut) {
+func (p *Processor) brokenOff(c *call, err error) {
+	if c.gate.ctx.Err() != nil || errors.Is(err, errShut) {
 		return // the lane is going: its next owner takes the job up
 	}
-	p.log.Error("an output could not be written", "job", s.Request.Head.Job, "error", err)
-	p.box.post(engine.WriteFailed{LP: s.LP, Gen: s.Gen})
+	p.log.Error("an output could not be written", "job", c.Request.Head.Job, "error", err)
+	p.box.post(engine.WriteFailed{LP: c.LP, Gen: c.Gen})
 }
 
-func (p *Processor) output(g *gate, s engine.Start, t *job.Transcript) *output {
+func (p *Processor) output(g *gate, s *engine.Start, t *job.Transcript) *output {
 	h := s.Request.Head
 	h.Lane, h.Attempt = s.Lane, max(t.Attempt, 1)
 	o := &output{
@@ -89,57 +109,59 @@ func (p *Processor) output(g *gate, s engine.Start, t *job.Transcript) *output {
 	if id, minted := job.ParseID(h.Job); minted {
 		o.notBefore = id.Time
 	}
-	o.failed = func(err error) {
-		g.cancel() // nothing may follow behind the hole
-		p.log.Error("kafka did not take an output", "job", h.Job, "error", err)
-		p.box.post(engine.WriteFailed{LP: s.LP, Gen: s.Gen})
-	}
+	o.failed = p.hole
 	return o
+}
+
+// hole takes an output that Kafka did not take, though it was accepted.
+func (p *Processor) hole(o *output, err error) {
+	o.gate.cancel() // nothing may follow behind the hole
+	p.log.Error("kafka did not take an output", "job", o.head.Job, "error", err)
+	p.box.post(engine.WriteFailed{LP: o.gate.lp, Gen: o.gate.gen})
 }
 
 // answer writes a job's output to its end, or says that the call is to be made
 // again. The error says that it could not be written; what goes wrong with the
 // model is part of the output.
-func (p *Processor) answer(ctx context.Context, o *output, s engine.Start) (retry *engine.Retry, err error) {
+func (p *Processor) answer(c *call, o *output) (retry *engine.Retry, err error) {
 	defer func() { // else one job would end one process after the other
 		if r := recover(); r != nil {
-			p.log.ErrorContext(ctx, "a call panicked", "job", o.head.Job, "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+			p.log.ErrorContext(c.ctx, "a call panicked", "job", o.head.Job, "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
 			retry, err = nil, o.fail(fault.New(fault.Internal, "the model's answer could not be handled"))
 		}
 	}()
 	switch {
-	case s.Expired:
+	case c.Expired:
 		return nil, o.fail(fault.New(fault.Expired, "the request is older than what the log still holds of any output"))
-	case s.Cancelled || errors.Is(context.Cause(ctx), errCancelled):
+	case c.Cancelled || errors.Is(context.Cause(c.ctx), errCancelled):
 		return nil, o.emit(event.OutputCancelled, event.Stopped{})
 	}
-	provider, req, err := p.resolve(o, s)
+	provider, req, err := p.resolve(o, &c.Start)
 	if err != nil {
 		return nil, o.fail(err)
 	}
-	watched, v := p.watch(ctx)
-	defer v.end()
-	stream, err := p.begin(watched, o, provider, req, s.Again)
+	stream, err := p.begin(c.ctx, o, provider, req, c.Again)
 	if err != nil {
 		return nil, err
 	}
 	end := event.Completed{Model: req.Model}
-	v.begin()
-	for c, err := range stream {
+	c.listen()
+	defer c.rest()
+	for piece, err := range stream {
 		if err == nil { // else whatever comes now is not waited for any more
-			err = context.Cause(watched)
+			err = context.Cause(c.ctx)
 		}
 		if err != nil {
-			return p.broken(watched, o, s, err, v.spoke)
+			return p.broken(c, o, err)
 		}
-		v.piece(&c)
-		if err := o.chunk(&c, &end); err != nil || o.ended() {
+		c.heard(&piece)
+		if err := o.chunk(&piece, &end); err != nil || o.ended() {
 			return nil, err
 		}
-		v.wait()
+		c.listen()
 	}
-	if cause := context.Cause(watched); cause != nil && len(end.Choices) == 0 {
-		return p.broken(watched, o, s, cause, v.spoke) // it went, and did not say that it was told to
+	if cause := context.Cause(c.ctx); cause != nil && len(end.Choices) == 0 {
+		return p.broken(c, o, cause) // it went, and did not say that it was told to
 	}
 	if o.ctx.Err() != nil {
 		return nil, errShut
@@ -149,25 +171,25 @@ func (p *Processor) answer(ctx context.Context, o *output, s engine.Start) (retr
 
 // broken takes a call that did not come to its end: it was cancelled, or is to
 // be made again, or has failed.
-func (p *Processor) broken(ctx context.Context, o *output, s engine.Start, err error, spoke bool) (*engine.Retry, error) {
+func (p *Processor) broken(c *call, o *output, err error) (*engine.Retry, error) {
 	if o.ctx.Err() != nil {
 		return nil, errShut
 	}
-	if cause := context.Cause(ctx); cause != nil {
+	if cause := context.Cause(c.ctx); cause != nil {
 		err = cause // a cancel, the deadline or its silence, whatever the provider made of it
 	}
 	if errors.Is(err, errCancelled) {
 		return nil, o.emit(event.OutputCancelled, event.Stopped{})
 	}
-	if !spoke {
-		if retry := p.retryOf(o, s, err); retry != nil {
+	if !c.spoke.Load() {
+		if retry := p.retryOf(o, &c.Start, err); retry != nil {
 			return retry, nil
 		}
 	}
 	return nil, o.fail(err)
 }
 
-func (p *Processor) resolve(o *output, s engine.Start) (llm.Provider, llm.Request, error) {
+func (p *Processor) resolve(o *output, s *engine.Start) (llm.Provider, llm.Request, error) {
 	model, err := llm.ModelOf(s.Request.Data.Body)
 	if err != nil {
 		return nil, llm.Request{}, err

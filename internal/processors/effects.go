@@ -24,7 +24,7 @@ func (p *Processor) do(f engine.Effect) {
 	case engine.UnfollowControl:
 		p.ctl.Unfollow(f.Partition)
 	case engine.FindEnd:
-		p.calls.Go(func() { p.findEnd(f) })
+		p.crew.Go(func() { p.findEnd(f) })
 	case engine.AppendClaim:
 		p.claim(f)
 	case engine.Open:
@@ -39,8 +39,8 @@ func (p *Processor) do(f engine.Effect) {
 	case engine.Start:
 		p.start(f)
 	case engine.Stop:
-		if stop := p.stops[callKey{f.LP, f.Gen, f.Offset}]; stop != nil {
-			stop(errCancelled)
+		if c := p.running[callKey{f.LP, f.Gen, f.Offset}]; c != nil {
+			c.cancel(errCancelled)
 		}
 	case engine.AppendFact:
 		p.fact(f)
@@ -57,7 +57,7 @@ func (p *Processor) do(f engine.Effect) {
 	case engine.Seek:
 		p.intake.seek(f)
 	case engine.Evict:
-		p.calls.Go(func() { p.evict(f) })
+		p.crew.Go(func() { p.evict(f) })
 	case engine.Pulses:
 		p.lags.put(f.Pulses)
 		for i := range f.Pulses {
@@ -74,21 +74,17 @@ type callKey struct {
 	offset int64
 }
 
-// start makes a call in a goroutine of its own.
+// start has a call made.
 func (p *Processor) start(f engine.Start) {
-	g := p.gate(f.LP, f.Gen)
-	ctx, stop := context.WithCancelCause(g.ctx)
-	p.stops[callKey{f.LP, f.Gen, f.Request.Offset}] = stop
+	c := p.newCall(p.gate(f.LP, f.Gen), f)
+	p.running[callKey{f.LP, f.Gen, f.Request.Offset}] = c
 	if !f.Cancelled {
 		p.metrics.started.WithLabelValues(f.Lane.String()).Inc()
 	}
 	if !f.Cancelled && f.Try == 1 {
 		p.metrics.wait.WithLabelValues(f.Lane.String()).Observe(since(f.Request.Time, p.now()))
 	}
-	p.calls.Go(func() {
-		defer stop(nil)
-		p.call(ctx, g, f)
-	})
+	p.crew.take(c)
 }
 
 // requests is the partition of a lane's request topic.

@@ -95,11 +95,11 @@ func TestVectorsAreNotContinued(t *testing.T) {
 		}
 		o := &output{
 			gate: g, out: out, topic: "tokens", head: event.Head{Tenant: "t", Job: "j", Attempt: 1, Lane: lp.Lane}, transcript: before,
-			now: time.Now, coalesce: p.cfg.coalesce(), limits: p.cfg.limits(), failed: func(error) {}, ctx: t.Context(),
+			now: time.Now, coalesce: p.cfg.coalesce(), limits: p.cfg.limits(), failed: func(*output, error) {}, ctx: t.Context(),
 		}
 		defer o.close()
 		start := engine.Start{LP: lp, Gen: 1, Request: &engine.Request{Data: event.Request{Body: []byte(`{"model":"m"}`)}}}
-		if _, err := p.answer(t.Context(), o, start); err != nil {
+		if _, err := p.answer(p.newCall(g, start), o); err != nil {
 			t.Fatal(err)
 		}
 		var types []event.Type

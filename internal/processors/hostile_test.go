@@ -55,11 +55,11 @@ func answered(t *testing.T, limit int, stream func(yield func(llm.Chunk, error) 
 	g.let(1)
 	o := &output{
 		gate: g, out: out, topic: "tokens", head: event.Head{Tenant: "t", Job: "j", Attempt: 1, Lane: lp.Lane},
-		now: time.Now, coalesce: p.cfg.coalesce(), limits: p.cfg.limits(), failed: func(error) {}, ctx: t.Context(),
+		now: time.Now, coalesce: p.cfg.coalesce(), limits: p.cfg.limits(), failed: func(*output, error) {}, ctx: t.Context(),
 	}
 	defer o.close()
 	start := engine.Start{LP: lp, Gen: 1, Request: &engine.Request{Data: event.Request{Body: []byte(`{"model":"m"}`)}}}
-	if _, err := p.answer(t.Context(), o, start); err != nil {
+	if _, err := p.answer(p.newCall(g, start), o); err != nil {
 		t.Fatal(err)
 	}
 	var types []event.Type
@@ -220,7 +220,7 @@ func TestNothingFollowsAnOutputThatKafkaDidNotTake(t *testing.T) {
 	p := &Processor{cfg: Config{}.withDefaults(), log: slog.New(slog.DiscardHandler), now: time.Now, box: newMailbox()}
 	g := newGate(t.Context(), engine.LP{Lane: event.Standard}, 7)
 	g.let(1)
-	o := p.output(g, engine.Start{LP: g.lp, Gen: 7, Request: &engine.Request{}}, &job.Transcript{})
+	o := p.output(g, &engine.Start{LP: g.lp, Gen: 7, Request: &engine.Request{}}, &job.Transcript{})
 	o.written(kafka.Ack{}, kafka.ErrUnknownOutcome)
 	if err := g.pass(t.Context(), func(int64) error { return nil }); !errors.Is(err, errShut) {
 		t.Errorf("an event was let through behind a hole: %v", err)

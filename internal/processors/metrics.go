@@ -126,7 +126,7 @@ type answer struct {
 }
 
 // answer is what there is to tell of an output that has ended.
-func (o *output) answer(s engine.Start) answer {
+func (o *output) answer(s *engine.Start) answer {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	t := &o.transcript

@@ -45,8 +45,8 @@ type output struct {
 	notBefore time.Time // the job's id's: whoever looks from there on finds all
 	coalesce  coalesce
 	limits    limits
-	failed    func(error) // an accepted write failed later
-	found     int64       // the seq that came next when it began
+	failed    func(*output, error) // an accepted write failed later
+	found     int64                // the seq that came next when it began
 
 	span        telemetry.Span // of the job's processing
 	traceparent string         // header of its first and last event; "" for none
@@ -371,7 +371,7 @@ func (o *output) headers(h *event.Head) []event.Header {
 
 func (o *output) written(_ kafka.Ack, err error) {
 	if err != nil {
-		o.failed(err)
+		o.failed(o, err)
 	}
 }
 

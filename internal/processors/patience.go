@@ -2,6 +2,7 @@ package processors
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	"github.com/penstock-io/penstock/internal/event"
@@ -10,62 +11,56 @@ import (
 	"github.com/penstock-io/penstock/internal/processors/engine"
 )
 
-// vigil breaks a call off that is silent for too long: to the first token, and
-// then from each piece of the answer to the next. Providers only obey ctx. The
-// time that it takes to write a piece is not the provider's.
+// vigil has a call broken off that is silent for too long: to the first token,
+// and then from each piece of the answer to the next. Providers only obey ctx.
+// The time that it takes to write a piece is not the provider's.
 //
-// It is of the call's goroutine alone, but for its timer.
+// The call's goroutine says when it begins and ends to wait for the model; the
+// loop looks at every tick who has waited too long, so that no call needs a timer.
 type vigil struct {
-	cancel      context.CancelCauseFunc
+	cancel      context.CancelCauseFunc // breaks the call off
+	now         func() time.Time
 	first, next time.Duration
-	timer       *time.Timer
-	spoke       bool // a token has come: somebody may have seen it
+	spoke       atomic.Bool  // a token has come: somebody may have seen it
+	until       atomic.Int64 // Unix time in nanoseconds, when it is too long; 0: nobody waits
 }
 
-// watch makes the context of a call, and the vigil over it.
-func (p *Processor) watch(ctx context.Context) (context.Context, *vigil) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	return ctx, &vigil{cancel: cancel, first: p.cfg.FirstToken, next: p.cfg.NextToken}
+// listen counts from now on.
+func (v *vigil) listen() {
+	if patience := v.patience(); v.spoke.Load() || v.until.Load() == 0 {
+		v.until.Store(v.now().Add(patience).UnixNano())
+	}
 }
 
-// begin counts from now on.
-func (v *vigil) begin() {
-	v.timer = time.AfterFunc(v.first, func() {
-		v.cancel(fault.New(fault.ProviderTimeout, "the model said nothing within %s", v.first))
-	})
+func (v *vigil) patience() time.Duration {
+	if v.spoke.Load() {
+		return v.next
+	}
+	return v.first
 }
 
-// piece takes note of a piece of the answer. One that says nothing is a sign of
+// heard takes note of a piece of the answer. One that says nothing is a sign of
 // life only behind the first token.
-func (v *vigil) piece(c *llm.Chunk) {
-	switch {
-	case v.spoke:
-		v.timer.Stop()
-	case says(c):
-		v.spoke = true
-		v.timer.Stop()
-		v.timer = nil
+func (v *vigil) heard(c *llm.Chunk) {
+	if v.spoke.Load() || says(c) {
+		v.spoke.Store(true)
+		v.until.Store(0)
 	}
 }
 
-// wait counts anew, for the next piece.
-func (v *vigil) wait() {
+// rest ends the waiting.
+func (v *vigil) rest() { v.until.Store(0) }
+
+// check breaks the call off if it has waited too long.
+func (v *vigil) check(now time.Time) {
+	until := v.until.Load()
 	switch {
-	case !v.spoke:
-	case v.timer != nil:
-		v.timer.Reset(v.next)
+	case until == 0 || now.UnixNano() < until:
+	case v.spoke.Load():
+		v.cancel(fault.New(fault.ProviderTimeout, "the model fell silent for %s in the middle of its answer", v.next))
 	default:
-		v.timer = time.AfterFunc(v.next, func() {
-			v.cancel(fault.New(fault.ProviderTimeout, "the model fell silent for %s in the middle of its answer", v.next))
-		})
+		v.cancel(fault.New(fault.ProviderTimeout, "the model said nothing within %s", v.first))
 	}
-}
-
-func (v *vigil) end() {
-	if v.timer != nil {
-		v.timer.Stop()
-	}
-	v.cancel(nil)
 }
 
 // says tells whether a piece holds anything of the answer.
@@ -75,7 +70,7 @@ func says(c *llm.Chunk) bool {
 
 // retryOf decides whether a call that failed before it said anything is made
 // again, and when; nil: it is not. Then the output is closed.
-func (p *Processor) retryOf(o *output, s engine.Start, err error) *engine.Retry {
+func (p *Processor) retryOf(o *output, s *engine.Start, err error) *engine.Retry {
 	f := fault.From(err)
 	if !f.Retryable() {
 		return nil

@@ -5,9 +5,10 @@
 // One goroutine, Run's own, has the engine and carries out its effects; it never
 // waits for Kafka or a model. Around it: one goroutine each that polls the
 // group, the token topic, the control topic and the pulses, one that sends
-// heartbeats, one that commits, one that measures the lag, and one a call
-// (engine.Config.MaxInFlight at most, and MaxEndings that end what was cancelled
-// while it waited). They tell the loop through a mailbox.
+// heartbeats, one that commits, one that measures the lag, and the crew: one a
+// call (engine.Config.MaxInFlight at most, and MaxEndings that end what was
+// cancelled while it waited), and some that rest between two calls. They tell the
+// loop through a mailbox.
 //
 // Retries have one owner, this package: a call that failed before it said
 // anything, with a fault that says that a retry may help, is made again.
@@ -19,7 +20,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -135,17 +135,17 @@ type Processor struct {
 	group  *kafka.Group
 	tail   *kafka.Tail
 	ctl    *kafka.Tail // control
-	calls  sync.WaitGroup
+	crew   *crew
 	alive  context.Context //nolint:containedctx // of the calls: Run's, without the caller's end
 
 	// The loop's alone.
-	engine *engine.Engine
-	gates  map[engine.LP]*gate
-	stops  map[callKey]context.CancelCauseFunc // of the calls that run
-	again  []func() error                      // writes that found the producer full
-	intake *intake
-	commit *committer
-	lags   lagMeter
+	engine  *engine.Engine
+	gates   map[engine.LP]*gate
+	running map[callKey]*call
+	again   []func() error // writes that found the producer full
+	intake  *intake
+	commit  *committer
+	lags    lagMeter
 	// forgotten is how many forgotten cancels were told.
 	forgotten uint64
 
@@ -165,11 +165,13 @@ func New(cfg Config, cluster *kafka.Cluster, models Models, log *slog.Logger, re
 	if err != nil {
 		return nil, err
 	}
-	return &Processor{
+	p := &Processor{
 		cfg: cfg, cluster: cluster, models: models, log: log, now: cfg.Now, metrics: m,
 		box: newMailbox(), engine: engine.New(cfg.Engine), gates: map[engine.LP]*gate{},
-		stops: map[callKey]context.CancelCauseFunc{},
-	}, nil
+		running: map[callKey]*call{},
+	}
+	p.crew = newCrew(p.run)
+	return p, nil
 }
 
 // Ready tells whether the process has joined its group and owns all that it was
@@ -263,7 +265,7 @@ func (p *Processor) close() {
 	for _, g := range p.gates {
 		g.shut()
 	}
-	p.calls.Wait()
+	p.crew.end()
 	if p.group != nil {
 		p.group.Close()
 	}
@@ -299,6 +301,7 @@ func (p *Processor) loop(stopping, ctx context.Context) error {
 		case <-p.box.some:
 		case <-ticker.C:
 			p.retry()
+			p.watch()
 			p.step(engine.Tick{})
 			p.observe()
 		case <-end:
@@ -326,6 +329,14 @@ func (p *Processor) loop(stopping, ctx context.Context) error {
 	}
 }
 
+// watch breaks off the calls that are silent for too long.
+func (p *Processor) watch() {
+	now := p.now()
+	for _, c := range p.running {
+		c.check(now)
+	}
+}
+
 // renew takes a lease that was renewed meanwhile.
 func (p *Processor) renew() {
 	if lease, ok := p.box.renewed(); ok {
@@ -335,7 +346,7 @@ func (p *Processor) renew() {
 
 func (p *Processor) step(in engine.Input) {
 	if ended, ok := in.(engine.Ended); ok {
-		delete(p.stops, callKey{ended.LP, ended.Gen, ended.Offset})
+		delete(p.running, callKey{ended.LP, ended.Gen, ended.Offset})
 	}
 	for _, f := range p.engine.Step(p.now(), in) {
 		p.do(f)

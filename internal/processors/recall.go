@@ -1,6 +1,7 @@
 package processors
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sync"
@@ -47,7 +48,7 @@ type recallAsk struct {
 }
 
 // ask reads the job's output from an offset on, at which epoch was in force.
-func (r *recaller) ask(ctx context.Context, s *engine.Start, from, epoch int64) (*job.Transcript, error) {
+func (r *recaller) ask(ctx context.Context, s *engine.Start, from, epoch int64) (job.Transcript, error) {
 	key, mine := recallKey{s.Request.Head.Tenant, s.Request.Head.Job}, &recallAsk{from: from}
 	r.mu.Lock()
 	b := r.gathering
@@ -68,12 +69,9 @@ func (r *recaller) ask(ctx context.Context, s *engine.Start, from, epoch int64) 
 	select {
 	case <-b.done:
 	case <-ctx.Done():
-		return nil, fmt.Errorf("read a job's output: %w", ctx.Err())
+		return job.Transcript{}, fmt.Errorf("read a job's output: %w", ctx.Err())
 	}
-	if b.err != nil {
-		return nil, b.err
-	}
-	return &mine.transcript, mine.err
+	return mine.transcript, cmp.Or(b.err, mine.err)
 }
 
 func (r *recaller) lead(ctx context.Context, lane event.Lane, b *recallBatch) {
@@ -123,13 +121,13 @@ func (p *Processor) newRecaller(partition int32) *recaller {
 const lookBack = 10 * time.Second
 
 // recall folds what the log holds of a job from before this owner.
-func (p *Processor) recall(g *gate, s *engine.Start) (*job.Transcript, error) {
+func (p *Processor) recall(g *gate, s *engine.Start) (job.Transcript, error) {
 	r := s.Resume
 	switch {
 	case s.Again != nil: // nothing was said since, and it is ours
-		return &job.Transcript{Progress: s.Again.Progress}, nil
+		return job.Transcript{Progress: s.Again.Progress}, nil
 	case r == nil:
-		return &job.Transcript{}, nil
+		return job.Transcript{}, nil
 	case r.From >= 0:
 		return g.known.ask(g.ctx, s, r.From, r.Epoch)
 	}
@@ -137,7 +135,7 @@ func (p *Processor) recall(g *gate, s *engine.Start) (*job.Transcript, error) {
 	tp := kafka.TopicPartition{Topic: p.cfg.Names.Tokens(), Partition: s.Partition}
 	from, err := p.cluster.Offset(g.ctx, tp, kafka.AtTime(id.Time.Add(-lookBack)))
 	if err != nil {
-		return nil, err //nolint:wrapcheck // the one caller logs it
+		return job.Transcript{}, err //nolint:wrapcheck // the one caller logs it
 	}
 	return g.repeats.ask(g.ctx, s, from, 0)
 }

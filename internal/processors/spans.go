@@ -9,7 +9,7 @@ import (
 )
 
 // span begins the span of a job's processing, the child of its request's.
-func (p *Processor) span(ctx context.Context, s engine.Start) (context.Context, telemetry.Span) {
+func (p *Processor) span(ctx context.Context, s *engine.Start) (context.Context, telemetry.Span) {
 	if p.cfg.Traces == nil {
 		return ctx, telemetry.Span{}
 	}

@@ -1,0 +1,50 @@
+package processors
+
+import "sync"
+
+// maxResting is how many goroutines rest between two calls.
+const maxResting = 128
+
+// crew runs calls, each on a goroutine that may have run others before it: the
+// stack of a new one grows while it runs its first, which costs more than the rest
+// of its start. There are as many as there are calls, and maxResting more.
+type crew struct {
+	sync.WaitGroup
+
+	run     func(*call)
+	waiting chan *call // of nobody but those who rest
+	places  chan struct{}
+}
+
+func newCrew(run func(*call)) *crew {
+	return &crew{run: run, waiting: make(chan *call), places: make(chan struct{}, maxResting)}
+}
+
+// take has a call run. It does not wait for it.
+func (w *crew) take(c *call) {
+	select {
+	case w.waiting <- c:
+	default:
+		w.Go(func() { w.work(c) })
+	}
+}
+
+// work runs a call, and others after it for as long as there is a place to rest.
+func (w *crew) work(c *call) {
+	for ok := true; ok; {
+		w.run(c)
+		select {
+		case w.places <- struct{}{}:
+		default:
+			return
+		}
+		c, ok = <-w.waiting
+		<-w.places
+	}
+}
+
+// end waits for the calls. None may be taken any more.
+func (w *crew) end() {
+	close(w.waiting)
+	w.Wait()
+}
