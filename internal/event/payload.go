@@ -19,6 +19,8 @@ type Request struct {
 	// Repeat says that the same job may have been written before by a producer
 	// that did not learn what became of it.
 	Repeat bool `json:"repeat,omitzero"`
+
+	Model string `json:"-"` // the body's, as Validate and DecodeRequest read it
 }
 
 // Streams tells whether the job's deltas are to be written.

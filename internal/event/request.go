@@ -1,6 +1,7 @@
 package event
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"strings"
@@ -149,7 +150,7 @@ func DecodeRequest(rec *Record) (Head, Request, error) {
 	if err := ValidateHead(&h); err != nil {
 		return h, r, err
 	}
-	if err := r.Validate(); err != nil {
+	if err := r.validate(); err != nil {
 		return h, r, err
 	}
 	if r.Endpoint == "" {
@@ -186,7 +187,7 @@ func readWritten(value []byte) (h Head, r Request, ok bool) {
 		r.Endpoint = DefaultEndpoint
 	}
 	h.Attempt, h.Seq, h.Lane, h.Epoch = 0, 0, NoLane, 0 // which a request does not have
-	return h, r, r.Validate() == nil
+	return h, r, r.validate() == nil
 }
 
 func unknown(t Type, v int) bool { return t != JobRequested || v > Version }
@@ -272,8 +273,17 @@ func validTenant(s string) bool {
 	return ValidID(s) && !strings.Contains(s, ":")
 }
 
-// Validate checks what a producer chooses in a request's data.
+// Validate checks what a producer chooses in a request's data, and reads Model.
 func (r *Request) Validate() error {
+	if err := json.Unmarshal(r.Body, &jsontext.Value{}); len(r.Body) > 0 && err != nil {
+		wrong := describe(err)
+		return invalid(strings.TrimSuffix("data.body."+wrong.Field, "."), "%s", wrong.Reason)
+	}
+	return r.validate()
+}
+
+// validate is Validate of a request whose body is known to be JSON, or absent.
+func (r *Request) validate() (err error) {
 	if r.Endpoint != "" && r.Endpoint != DefaultEndpoint && r.Endpoint != EmbeddingsEndpoint {
 		return invalid("data.endpoint", "%.80q is not served: it must be %s or %s", r.Endpoint, DefaultEndpoint, EmbeddingsEndpoint)
 	}
@@ -294,55 +304,71 @@ func (r *Request) Validate() error {
 			return invalid("data.metadata."+k, "the value has more than %d characters", MaxMetadataValue)
 		}
 	}
-	return validateBody(r.Body)
+	r.Model, err = modelOf(r.Body)
+	return err
 }
 
-// validateBody wants an object with a model; the rest is the provider's matter.
-func validateBody(body jsontext.Value) error {
+// modelOf reads the model of a body that is JSON, or absent: it must be an object
+// that names one. The rest is the provider's matter.
+func modelOf(body jsontext.Value) (string, error) {
 	switch body.Kind() {
 	case '{':
 	case 0:
-		return invalid("data.body", "it is missing: it must be the model request, an object")
+		return "", invalid("data.body", "it is missing: it must be the model request, an object")
 	default:
-		return invalid("data.body", "a JSON %s: it must be the model request, an object", kindName(body.Kind()))
+		return "", invalid("data.body", "a JSON %s: it must be the model request, an object", kindName(body.Kind()))
 	}
-	if depth(body) > MaxBodyDepth {
-		return invalid("data.body", "its objects and arrays lie within each other more than %d deep", MaxBodyDepth)
+	value, deepest := survey(body)
+	if deepest > MaxBodyDepth {
+		return "", invalid("data.body", "its objects and arrays lie within each other more than %d deep", MaxBodyDepth)
 	}
-	var b struct {
-		Model *string `json:"model"`
+	var model string
+	switch value.Kind() {
+	case '"':
+		unquoted, _ := jsontext.AppendUnquote(nil, value[:stringEnd(value, 0)+1])
+		model = string(unquoted)
+	case 0, 'n':
+	default:
+		return "", invalid("data.body.model", "a JSON %s: it must be a string", kindName(value.Kind()))
 	}
-	if err := json.Unmarshal(body, &b); err != nil {
-		inner := describe(err)
-		return invalid("data.body."+inner.Field, "%s", inner.Reason)
+	if model == "" {
+		return "", invalid("data.body.model", "it is missing: it must name a model, such as %q", "sim")
 	}
-	if b.Model == nil || *b.Model == "" {
-		return invalid("data.body.model", "it is missing: it must name a model, such as %q", "sim")
+	if utf8.RuneCountInString(model) > MaxModelLength {
+		return "", invalid("data.body.model", "it has more than %d characters", MaxModelLength)
 	}
-	if utf8.RuneCountInString(*b.Model) > MaxModelLength {
-		return invalid("data.body.model", "it has more than %d characters", MaxModelLength)
-	}
-	return nil
+	return model, nil
 }
 
-// depth is how many objects and arrays lie within each other, of valid JSON.
-// A decoder's own limit counts from where it begins, so it is another for whoever
-// reads the body alone than for whoever reads it within a record.
-func depth(value []byte) (deepest int) {
-	now, quoted := 0, false
-	for i := 0; i < len(value); i++ {
-		switch c := value[i]; {
-		case quoted && c == '\\':
-			i++
-		case c == '"':
-			quoted = !quoted
-		case quoted:
-		case c == '{' || c == '[':
+// survey finds the value of a valid JSON object's member "model", with all that
+// follows it (nil: it has none), and how many objects and arrays lie within each
+// other. A decoder's own limit of those counts from where it begins, so it is
+// another for whoever reads the body alone than for whoever reads it within a
+// record.
+func survey(object []byte) (model jsontext.Value, deepest int) {
+	now := 0
+	for i := 0; i < len(object); i++ {
+		switch object[i] {
+		case '{', '[':
 			now++
 			deepest = max(deepest, now)
-		case c == '}' || c == ']':
+		case '}', ']':
 			now--
+		case '"':
+			end := stringEnd(object, i)
+			if rest := bytes.TrimLeft(object[end+1:], " \t\r\n"); now == 1 && rest[0] == ':' && isModel(object[i:end+1]) {
+				model = rest[1:]
+			}
+			i = end
 		}
 	}
-	return deepest
+	return bytes.TrimLeft(model, " \t\r\n"), deepest
+}
+
+func isModel(name jsontext.Value) bool {
+	if bytes.IndexByte(name, '\\') >= 0 {
+		name, _ = jsontext.AppendUnquote(nil, name)
+		return string(name) == "model"
+	}
+	return string(name) == `"model"`
 }

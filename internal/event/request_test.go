@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/go-cmp/cmp"
 )
@@ -16,7 +17,7 @@ var recordTime = time.Date(2026, 11, 22, 15, 4, 5, 0, time.UTC)
 
 func TestForeignRequestsTakeTheirDefaults(t *testing.T) {
 	head := Head{Type: JobRequested, V: 1, Time: recordTime, Tenant: "default", Job: "invoice-17"}
-	req := Request{Endpoint: DefaultEndpoint, Body: jsontext.Value(`{"model":"sim"}`)}
+	req := Request{Endpoint: DefaultEndpoint, Model: "sim", Body: jsontext.Value(`{"model":"sim"}`)}
 	for _, value := range []string{
 		`{"job":"invoice-17","data":{"body":{"model":"sim"}}}`,
 		`{"type":null,"v":null,"time":null,"tenant":null,"job":"invoice-17","conversation":null,"batch":null,` +
@@ -49,6 +50,10 @@ func TestDecodeRequestReadsTheGoldenFile(t *testing.T) {
 	if diff := cmp.Diff(goldenHead(JobRequested), h); diff != "" {
 		t.Errorf("head (-want +got):\n%s", diff)
 	}
+	if r.Model != "sim" {
+		t.Errorf("model %q", r.Model)
+	}
+	r.Model = "" // it stands in the body
 	if diff := cmp.Diff(goldenData[JobRequested], &r); diff != "" {
 		t.Errorf("request (-want +got):\n%s", diff)
 	}
@@ -211,6 +216,27 @@ func TestReservedIDsMustBeMinted(t *testing.T) {
 	}
 }
 
+func TestTheBodysOwnModelIsRead(t *testing.T) {
+	for body, want := range map[string]string{
+		`{"model":"sim"}`: "sim",
+		` { "messages" : [{"model":"not this"}], "x":{"model":"nor this"}, "model" : "openai/gpt-5" } `: "openai/gpt-5",
+		`{"mo\u0064el":"s\u0069m"}`:         "sim",
+		`{"a\u0062":"model","model":"sim"}`: "sim",
+		`{"x":"\"model\":","model":"sim"}`:  "sim",
+	} {
+		r := Request{Body: jsontext.Value(body)}
+		if err := r.Validate(); err != nil || r.Model != want {
+			t.Errorf("%s: %q and %v, want %q", body, r.Model, err, want)
+		}
+	}
+	for _, body := range []string{`{"model":null}`, `{"x":{"model":"sim"}}`, `{"model":["sim"]}`, `{"model":"sim"`, `["model"]`, `{"model":"sim","x":{"y":1,"y":2}}`} {
+		r := Request{Body: jsontext.Value(body)}
+		if err := r.Validate(); err == nil || !strings.HasPrefix(err.Error(), "data.body") {
+			t.Errorf("%s: %v", body, err)
+		}
+	}
+}
+
 func FuzzDecodeRequest(f *testing.F) {
 	for _, bad := range badRequests {
 		f.Add([]byte(bad.value))
@@ -235,6 +261,12 @@ func FuzzDecodeRequest(f *testing.F) {
 				t.Fatalf("an error of a kind that is not promised: %v", err)
 			}
 			return
+		}
+		var body struct {
+			Model string `json:"model"`
+		}
+		if err := json.Unmarshal(r.Body, &body); err != nil || body.Model != r.Model {
+			t.Fatalf("%q: the model is %q, and not %q: %v", value, body.Model, r.Model, err)
 		}
 		// What was taken can be written again, and says the same.
 		h2, r2, err := DecodeRequest(&Record{Value: Append(nil, &h, Encode(&r))})

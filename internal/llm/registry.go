@@ -180,6 +180,10 @@ func (r *Registry) available() string {
 	return "there are " + strings.Join(names, ", ") + more
 }
 
+func errNoModel() *fault.Error {
+	return fault.Param("model", "model is missing: it must name the model that is to answer")
+}
+
 func notFound(format string, args ...any) *fault.Error {
 	err := fault.New(fault.ModelNotFound, format, args...)
 	err.Param = "model"

@@ -190,11 +190,7 @@ func (p *Processor) broken(c *call, o *output, err error) (*engine.Retry, error)
 }
 
 func (p *Processor) resolve(o *output, s *engine.Start) (llm.Provider, llm.Request, error) {
-	model, err := llm.ModelOf(s.Request.Data.Body)
-	if err != nil {
-		return nil, llm.Request{}, err
-	}
-	provider, name, err := p.models.Resolve(model)
+	provider, name, err := p.models.Resolve(s.Request.Data.Model)
 	if err != nil {
 		return nil, llm.Request{}, err
 	}

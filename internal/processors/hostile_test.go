@@ -58,7 +58,7 @@ func answered(t *testing.T, limit int, stream func(yield func(llm.Chunk, error) 
 		now: time.Now, coalesce: p.cfg.coalesce(), limits: p.cfg.limits(), failed: func(*output, error) {}, ctx: t.Context(),
 	}
 	defer o.close()
-	start := engine.Start{LP: lp, Gen: 1, Request: &engine.Request{Data: event.Request{Body: []byte(`{"model":"m"}`)}}}
+	start := engine.Start{LP: lp, Gen: 1, Request: &engine.Request{Data: event.Request{Model: "m", Body: []byte(`{"model":"m"}`)}}}
 	if _, err := p.answer(p.newCall(g, start), o); err != nil {
 		t.Fatal(err)
 	}

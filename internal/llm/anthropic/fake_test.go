@@ -46,10 +46,13 @@ func serve(t *testing.T, scripts map[string]script) *fake {
 		f.mu.Lock()
 		f.asked = append(f.asked, asked{r.URL.Path, r.Header.Clone(), string(body)})
 		f.mu.Unlock()
-		model, _ := llm.ModelOf(body)
-		play, ok := scripts[model]
+		var named struct {
+			Model string `json:"model"`
+		}
+		_ = json.Unmarshal(body, &named)
+		play, ok := scripts[named.Model]
 		if !ok {
-			refuse(404, `{"type":"error","error":{"type":"not_found_error","message":"model: `+model+`"}}`)(w, r)
+			refuse(404, `{"type":"error","error":{"type":"not_found_error","message":"model: `+named.Model+`"}}`)(w, r)
 			return
 		}
 		play(w, r)

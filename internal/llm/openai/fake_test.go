@@ -50,8 +50,11 @@ func serve(t *testing.T, scripts map[string]script) *fake {
 		f.mu.Lock()
 		f.asked = append(f.asked, asked{r.URL.Path, r.Header.Clone(), string(body), r.RemoteAddr})
 		f.mu.Unlock()
-		model, _ := llm.ModelOf(body)
-		play, ok := scripts[model]
+		var named struct {
+			Model string `json:"model"`
+		}
+		_ = json.Unmarshal(body, &named)
+		play, ok := scripts[named.Model]
 		if !ok {
 			refuse(404, nil, `{"error":{"message":"no such model","type":"invalid_request_error","param":"model","code":"model_not_found"}}`)(w, r)
 			return
