@@ -155,36 +155,10 @@ func DecodePulse(value []byte) (lane Lane, epoch int64, p Pulse, ok bool) {
 	return v.Lane, v.Epoch, p, true
 }
 
-// Encode makes the JSON of a payload. It panics on a type that has none, which
-// is a programming error.
-func Encode(payload any) jsontext.Value {
-	b, err := json.Marshal(payload, jsontext.AllowInvalidUTF8(true))
-	if err != nil {
-		panic(fmt.Sprintf("event: %T has no JSON: %v", payload, err))
-	}
-	return b
-}
-
 // DecodeData reads an event's data into payload. Unknown fields are ignored.
 func DecodeData(data []byte, payload any) error {
 	if err := json.Unmarshal(data, payload); err != nil {
 		return fmt.Errorf("data: %w", describe(err))
 	}
 	return nil
-}
-
-// AppendDelta appends the JSON of a delta to dst. It is Encode for the one
-// payload that is written once a token.
-func AppendDelta(dst []byte, d *Delta) []byte {
-	if d.ToolCalls != nil || d.Logprobs != nil || d.Embedding != nil || d.Refusal != "" || d.Index != 0 {
-		return append(dst, Encode(d)...)
-	}
-	dst = append(dst, `{"index":0`...)
-	if d.Content != "" {
-		dst = appendString(dst, `,"content":`, d.Content)
-	}
-	if d.Reasoning != "" {
-		dst = appendString(dst, `,"reasoning":`, d.Reasoning)
-	}
-	return append(dst, '}')
 }
