@@ -25,9 +25,8 @@ type prompt struct {
 // readPrompt reads the body of any endpoint: what is absent or of another
 // shape than expected is no prompt, and no error. An error is a *fault.Error:
 // a body that is no JSON object, or a limit that is no positive number.
-func readPrompt(body []byte) (prompt, error) {
+func readPrompt(d *jsontext.Decoder) (prompt, error) {
 	p := prompt{hash: hashStart, choices: 1}
-	d := jsontext.NewDecoder(bytes.NewBuffer(body), jsontext.AllowDuplicateNames(true))
 	if d.PeekKind() != jsontext.KindBeginObject {
 		return p, fault.New(fault.InvalidJSON, "the body is not a JSON object")
 	}

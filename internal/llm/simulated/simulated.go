@@ -31,10 +31,15 @@
 package simulated
 
 import (
+	"bytes"
 	"context"
 	"iter"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/penstock-io/penstock/internal/fault"
 	"github.com/penstock-io/penstock/internal/llm"
@@ -43,10 +48,18 @@ import (
 // Name is the provider's name, and the bare name of its plain model.
 const Name = "sim"
 
-// Provider is the simulated provider. It holds the words and nothing else, and
-// may be used from several goroutines.
+// Provider is the simulated provider. It holds the words, and what a call would
+// have to make anew. It may be used from several goroutines.
 type Provider struct {
-	lex *lexicon
+	lex      *lexicon
+	last     atomic.Pointer[parsed] // the name that was asked for last is likely to be asked for next
+	decoders sync.Pool              // of *jsontext.Decoder
+}
+
+// parsed is what a model's name says.
+type parsed struct {
+	name string
+	options
 }
 
 var (
@@ -126,12 +139,33 @@ type answer struct {
 	timer   *time.Timer
 }
 
+func (p *Provider) options(model string) (options, error) {
+	if last := p.last.Load(); last != nil && last.name == model {
+		return last.options, nil
+	}
+	o, err := parse(model)
+	if err == nil {
+		p.last.Store(&parsed{model, o})
+	}
+	return o, err
+}
+
+func (p *Provider) read(body []byte) (prompt, error) {
+	d, _ := p.decoders.Get().(*jsontext.Decoder)
+	if d == nil {
+		d = new(jsontext.Decoder)
+	}
+	defer p.decoders.Put(d)
+	d.Reset(bytes.NewBuffer(body), jsontext.AllowDuplicateNames(true))
+	return readPrompt(d)
+}
+
 func (p *Provider) answer(req llm.Request) (*answer, error) {
-	o, err := parse(req.Model)
+	o, err := p.options(req.Model)
 	if err != nil {
 		return nil, err
 	}
-	in, err := readPrompt(req.Body)
+	in, err := p.read(req.Body)
 	if err != nil {
 		return nil, err
 	}
