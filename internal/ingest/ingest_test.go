@@ -179,7 +179,7 @@ func TestJobBecomesARecordAndAReceipt(t *testing.T) {
 	req.Deadline = req.Deadline.UTC()
 	wantReq := event.Request{
 		Endpoint: "/v1/chat/completions", Body: []byte(`{"model":"sim", "stream":true}`),
-		Deadline: time.Date(2026, 11, 22, 14, 0, 0, 5e8, time.UTC), Stream: new(false), Metadata: map[string]string{"a": "é", "b": "2"},
+		Deadline: time.Date(2026, 11, 22, 14, 0, 0, 5e8, time.UTC), Stream: new(false), Metadata: map[string]string{"a": "é", "b": "2"}, Model: "sim",
 	}
 	if diff := cmp.Diff(wantHead, head); diff != "" {
 		t.Error(diff)
