@@ -5,14 +5,8 @@ import "github.com/go-json-experiment/json"
 // cancelWire is a cancel as any producer may write it: only job is required,
 // and null is as good as absent.
 type cancelWire struct {
-	Type         *string   `json:"type"`
-	V            *whole    `json:"v"`
-	Time         moment    `json:"time"`
-	Tenant       *string   `json:"tenant"`
-	Job          string    `json:"job"`
-	Conversation string    `json:"conversation"`
-	Batch        string    `json:"batch"`
-	Data         *struct{} `json:"data"`
+	headWire
+	Data *struct{} `json:"data"`
 }
 
 // DecodeCancel reads a record of the control topic and validates it. What is
@@ -27,24 +21,9 @@ func DecodeCancel(rec *Record) (Head, error) {
 		}
 		return Head{}, describe(err)
 	}
-	h := Head{
-		Type: JobCancelRequested, V: Version, Time: w.Time.Time, Tenant: DefaultTenant, Job: w.Job,
-		Conversation: w.Conversation, Batch: w.Batch,
-	}
-	if w.Type != nil {
-		h.Type = Type(*w.Type)
-	}
-	if w.V != nil {
-		h.V = int(*w.V)
-	}
+	h := w.head(JobCancelRequested, rec)
 	if unknownCancel(h.Type, h.V) {
 		return h, ErrSkip
-	}
-	if w.Tenant != nil {
-		h.Tenant = *w.Tenant
-	}
-	if h.Time.IsZero() {
-		h.Time = rec.Time
 	}
 	return h, ValidateHead(&h)
 }

@@ -84,14 +84,41 @@ func invalid(field, format string, args ...any) error {
 // requestWire is a request as any producer may write it: only job and
 // data.body are required, and null is as good as absent.
 type requestWire struct {
-	Type         *string   `json:"type"`
-	V            *whole    `json:"v"`
-	Time         moment    `json:"time"`
-	Tenant       *string   `json:"tenant"`
-	Job          string    `json:"job"`
-	Conversation string    `json:"conversation"`
-	Batch        string    `json:"batch"`
-	Data         *dataWire `json:"data"`
+	headWire
+	Data *dataWire `json:"data"`
+}
+
+// headWire is the head of an event that any producer may write.
+type headWire struct {
+	Type         *string `json:"type"`
+	V            *whole  `json:"v"`
+	Time         moment  `json:"time"`
+	Tenant       *string `json:"tenant"`
+	Job          string  `json:"job"`
+	Conversation string  `json:"conversation"`
+	Batch        string  `json:"batch"`
+}
+
+// head is the head with its defaults: the type of the topic's own events, this
+// version, the tenant of those that name none, and the record's time.
+func (w *headWire) head(t Type, rec *Record) Head {
+	h := Head{
+		Type: t, V: Version, Time: w.Time.Time, Tenant: DefaultTenant, Job: w.Job,
+		Conversation: w.Conversation, Batch: w.Batch,
+	}
+	if w.Type != nil {
+		h.Type = Type(*w.Type)
+	}
+	if w.V != nil {
+		h.V = int(*w.V)
+	}
+	if w.Tenant != nil {
+		h.Tenant = *w.Tenant
+	}
+	if h.Time.IsZero() {
+		h.Time = rec.Time
+	}
+	return h
 }
 
 // dataWire is a Request as any producer may write it.
@@ -124,24 +151,9 @@ func DecodeRequest(rec *Record) (Head, Request, error) {
 		}
 		return Head{}, Request{}, describe(err)
 	}
-	h := Head{
-		Type: JobRequested, V: Version, Time: w.Time.Time, Tenant: DefaultTenant, Job: w.Job,
-		Conversation: w.Conversation, Batch: w.Batch,
-	}
-	if w.Type != nil {
-		h.Type = Type(*w.Type)
-	}
-	if w.V != nil {
-		h.V = int(*w.V)
-	}
+	h := w.head(JobRequested, rec)
 	if unknown(h.Type, h.V) {
 		return h, Request{}, ErrSkip
-	}
-	if w.Tenant != nil {
-		h.Tenant = *w.Tenant
-	}
-	if h.Time.IsZero() {
-		h.Time = rec.Time
 	}
 	if w.Data == nil {
 		return h, Request{}, invalid("data", "it is missing: it must hold the model request as data.body")
