@@ -94,7 +94,7 @@ func TestAnswersBecomeChoiceDeltas(t *testing.T) {
 		`{"type":"message_delta","delta":{"stop_reason":"tool_use"},"usage":{"input_tokens":null,"output_tokens":42,"output_tokens_details":{"thinking_tokens":7}}}`,
 		done,
 	}
-	got, err := listen(t, serve(t, map[string]script{"m": stream(events...)}).provider(t), request("m"))
+	got, err := llmtest.Listen(t, serve(t, map[string]script{"m": stream(events...)}).provider(t), request("m"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,13 +125,13 @@ func TestReasonsToStop(t *testing.T) {
 		"max_tokens": "length", "model_context_window_exceeded": "length", "tool_use": "tool_calls", "refusal": "content_filter",
 	} {
 		p := serve(t, map[string]script{"m": stream(start, open, text("a"), shut, strings.Replace(stop, "end_turn", reason, 1), text("behind the end"), done)}).provider(t)
-		chunks, err := listen(t, p, request("m"))
+		chunks, err := llmtest.Listen(t, p, request("m"))
 		if err != nil || len(chunks) != 3 || chunks[1].FinishReason != want || chunks[2].Usage == nil {
 			t.Errorf("%s: %+v, %v; want %s", reason, chunks, err, want)
 		}
 	}
 	p := serve(t, map[string]script{"m": stream(`{"type":"message_start","message":{}}`, done)}).provider(t)
-	if chunks, err := listen(t, p, request("m")); err != nil || len(chunks) != 1 || chunks[0].FinishReason != "stop" {
+	if chunks, err := llmtest.Listen(t, p, request("m")); err != nil || len(chunks) != 1 || chunks[0].FinishReason != "stop" {
 		t.Errorf("an end without a reason and without usage: %+v, %v", chunks, err)
 	}
 }
@@ -189,21 +189,21 @@ func TestOnlyTheGivenKeyIsShownAndNothingIsRetried(t *testing.T) {
 		refuse(529, `{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}`)(w, r)
 	}})
 	p := f.provider(t)
-	if _, err := listen(t, p, request("m")); err != nil {
+	if _, err := llmtest.Listen(t, p, request("m")); err != nil {
 		t.Fatal(err)
 	}
-	got := f.last(t)
-	if got.path != "/v1/messages" || got.header.Get("X-Api-Key") != "k1" || got.header.Get("Anthropic-Version") != "2023-06-01" {
-		t.Errorf("%s with %v", got.path, got.header)
+	got := f.Last(t)
+	if got.Path != "/v1/messages" || got.Header.Get("X-Api-Key") != "k1" || got.Header.Get("Anthropic-Version") != "2023-06-01" {
+		t.Errorf("%s with %v", got.Path, got.Header)
 	}
-	if all := fmt.Sprint(got.header); strings.Contains(all, "secret") {
+	if all := fmt.Sprint(got.Header); strings.Contains(all, "secret") {
 		t.Errorf("it sent what the environment holds: %s", all)
 	}
-	before := f.count()
+	before := f.Count()
 	if err := faulty(t, p, request("529")); err.Code != fault.ProviderError || err.RetryAfter != 3*time.Second || !strings.HasSuffix(err.Message, "status 529: Overloaded") {
 		t.Errorf("%v after %s", err, err.RetryAfter)
 	}
-	if n := f.count() - before; n != 1 {
+	if n := f.Count() - before; n != 1 {
 		t.Errorf("it was asked %d times", n)
 	}
 	if p.Name() != "anthropic" {

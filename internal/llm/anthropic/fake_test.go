@@ -4,9 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/go-json-experiment/json"
@@ -15,70 +13,25 @@ import (
 	"github.com/penstock-io/penstock/internal/fault"
 	"github.com/penstock-io/penstock/internal/llm"
 	"github.com/penstock-io/penstock/internal/llm/anthropic"
+	"github.com/penstock-io/penstock/internal/llm/llmtest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// asked is a request as the fake server had it.
-type asked struct {
-	path   string
-	header http.Header
-	body   string
-}
-
 // fake is a server that speaks Messages; what it answers depends on the model.
-type fake struct {
-	*httptest.Server
-	mu    sync.Mutex
-	asked []asked
-}
+type fake struct{ *llmtest.Server }
 
-type script func(w http.ResponseWriter, r *http.Request)
+type script = llmtest.Script
 
-func serve(t *testing.T, scripts map[string]script) *fake {
+func serve(t *testing.T, scripts map[string]script) fake {
 	t.Helper()
-	f := &fake{}
-	f.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(r.Body)
-		if err != nil {
-			panic(http.ErrAbortHandler)
-		}
-		f.mu.Lock()
-		f.asked = append(f.asked, asked{r.URL.Path, r.Header.Clone(), string(body)})
-		f.mu.Unlock()
-		var named struct {
-			Model string `json:"model"`
-		}
-		_ = json.Unmarshal(body, &named)
-		play, ok := scripts[named.Model]
-		if !ok {
-			refuse(404, `{"type":"error","error":{"type":"not_found_error","message":"model: `+named.Model+`"}}`)(w, r)
-			return
-		}
-		play(w, r)
-	}))
-	t.Cleanup(f.Close)
-	return f
-}
-
-func (f *fake) last(t *testing.T) asked {
-	t.Helper()
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if len(f.asked) == 0 {
-		t.Fatal("nobody asked")
-	}
-	return f.asked[len(f.asked)-1]
-}
-
-func (f *fake) count() int {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return len(f.asked)
+	return fake{llmtest.Serve(t, scripts, func(model string) script {
+		return refuse(http.StatusNotFound, `{"type":"error","error":{"type":"not_found_error","message":"model: `+model+`"}}`)
+	})}
 }
 
 // provider is one for the fake server, closed before it.
-func (f *fake) provider(t *testing.T) *anthropic.Provider {
+func (f fake) provider(t *testing.T) *anthropic.Provider {
 	t.Helper()
 	p, err := anthropic.New(anthropic.Config{BaseURL: f.URL, Key: "k1"})
 	if err != nil {
@@ -138,24 +91,10 @@ func asking(model, body string) llm.Request {
 	return llm.Request{Job: "job_1", Attempt: 1, Endpoint: "/v1/chat/completions", Model: model, Body: []byte(`{"model":"anthropic/` + model + `",` + body + `}`)}
 }
 
-// listen gives all chunks of a call, and how it ended.
-func listen(t *testing.T, p llm.Provider, req llm.Request) (chunks []llm.Chunk, err error) {
-	t.Helper()
-	for c, e := range p.Stream(t.Context(), req) {
-		if err != nil {
-			t.Errorf("after %v came %+v", err, c)
-		}
-		if err = e; e == nil {
-			chunks = append(chunks, c)
-		}
-	}
-	return chunks, err
-}
-
-// faulty is listen for a call that must fail.
+// faulty is llmtest.Listen for a call that must fail.
 func faulty(t *testing.T, p llm.Provider, req llm.Request) *fault.Error {
 	t.Helper()
-	chunks, err := listen(t, p, req)
+	chunks, err := llmtest.Listen(t, p, req)
 	f, ok := err.(*fault.Error) //nolint:errorlint // a provider's is not wrapped
 	if !ok {
 		t.Fatalf("%s: it ended with %v, want a fault; it said %+v", req.Body, err, chunks)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/penstock-io/penstock/internal/fault"
 	"github.com/penstock-io/penstock/internal/llm"
+	"github.com/penstock-io/penstock/internal/llm/llmtest"
 )
 
 // canonical makes JSON comparable.
@@ -81,10 +82,10 @@ func TestChatCompletionsAreSaidInMessages(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if _, err := listen(t, p, asking("m", c[0])); err != nil {
+			if _, err := llmtest.Listen(t, p, asking("m", c[0])); err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(canonical(t, said(c[1])), canonical(t, f.last(t).body)); diff != "" {
+			if diff := cmp.Diff(canonical(t, said(c[1])), canonical(t, f.Last(t).Body)); diff != "" {
 				t.Errorf("(-want +got)\n%s", diff)
 			}
 		})
@@ -104,10 +105,10 @@ func TestWhichToolIsToBeCalledIsSaidInMessages(t *testing.T) {
 		`,"parallel_tool_calls":true`:  ``,
 		`,"tool_choice":{"type":"function","function":{"name":"f"}},"parallel_tool_calls":false`: `{"type":"tool","name":"f","disable_parallel_tool_use":true}`,
 	} {
-		if _, err := listen(t, p, asking("m", tools+choice)); err != nil {
+		if _, err := llmtest.Listen(t, p, asking("m", tools+choice)); err != nil {
 			t.Fatal(err)
 		}
-		body := f.last(t).body
+		body := f.Last(t).Body
 		_, rest, found := strings.Cut(body, `"tool_choice":`)
 		var got string
 		if found {
@@ -177,7 +178,7 @@ func TestWhatMessagesCannotSayIsRefusedByName(t *testing.T) {
 			t.Errorf("%s: %v", body, err)
 		}
 	}
-	if f.count() > 0 {
+	if f.Count() > 0 {
 		t.Error("the server was asked all the same")
 	}
 }
@@ -219,7 +220,7 @@ func TestItGoesOnWhereTheModelTakesItsOwnBeginning(t *testing.T) {
 		got.WriteString(c.Content)
 	}
 	want := said(`"model":"claude-haiku-4-5-20251001","messages":[{"role":"user","content":[{"type":"text","text":"hi"}]},{"role":"assistant","content":[{"type":"text","text":"Hello"}]}]`)
-	if diff := cmp.Diff(canonical(t, want), canonical(t, f.last(t).body)); diff != "" || got.String() != " world" {
+	if diff := cmp.Diff(canonical(t, want), canonical(t, f.Last(t).Body)); diff != "" || got.String() != " world" {
 		t.Errorf("it went on with %q (-want +got)\n%s", got.String(), diff)
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/penstock-io/penstock/internal/fault"
 	"github.com/penstock-io/penstock/internal/llm"
+	"github.com/penstock-io/penstock/internal/llm/llmtest"
 	"github.com/penstock-io/penstock/internal/llm/openai"
 )
 
@@ -23,7 +24,7 @@ func TestEmbeddingsComeVectorByVector(t *testing.T) {
 		{"object":"embedding","index":1,"embedding":[0.5,-1e-3]},{"object":"embedding","index":0,"embedding":"AACAPw=="}],
 		"model":"m","usage":{"prompt_tokens":5,"total_tokens":5,"prompt_tokens_details":{"cached_tokens":1},"completion_tokens_details":null}}`)})
 	p := f.provider(t, openai.Config{})
-	got, err := listen(t, p, embedding(`{"model":"p/m", "input":["a",[1,2]],"dimensions":2,"penstock":{}}`))
+	got, err := llmtest.Listen(t, p, embedding(`{"model":"p/m", "input":["a",[1,2]],"dimensions":2,"penstock":{}}`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,8 +36,8 @@ func TestEmbeddingsComeVectorByVector(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
-	if a := f.last(t); a.path != "/v1/embeddings" || a.body != `{"input":["a",[1,2]],"dimensions":2,"model":"m"}` {
-		t.Errorf("%s: %s", a.path, a.body)
+	if a := f.Last(t); a.Path != "/v1/embeddings" || a.Body != `{"input":["a",[1,2]],"dimensions":2,"model":"m"}` {
+		t.Errorf("%s: %s", a.Path, a.Body)
 	}
 	for _, err := range p.Stream(t.Context(), embedding(`{"model":"p/m","input":["a","b"]}`)) {
 		if err != nil {

@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/go-json-experiment/json"
@@ -15,75 +13,26 @@ import (
 
 	"github.com/penstock-io/penstock/internal/fault"
 	"github.com/penstock-io/penstock/internal/llm"
+	"github.com/penstock-io/penstock/internal/llm/llmtest"
 	"github.com/penstock-io/penstock/internal/llm/openai"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// asked is a request as the fake server had it.
-type asked struct {
-	path   string
-	header http.Header
-	body   string
-	conn   string // whose port tells connections apart
-}
-
 // fake is an OpenAI-compatible server; what it does depends on the model.
-type fake struct {
-	*httptest.Server
-	mu    sync.Mutex
-	asked []asked
-}
+type fake struct{ *llmtest.Server }
 
-// script answers one request. What it leaves off by panicking with
-// http.ErrAbortHandler is a connection that breaks.
-type script func(w http.ResponseWriter, r *http.Request)
+type script = llmtest.Script
 
-func serve(t *testing.T, scripts map[string]script) *fake {
+func serve(t *testing.T, scripts map[string]script) fake {
 	t.Helper()
-	f := &fake{}
-	f.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(r.Body)
-		if err != nil {
-			panic(http.ErrAbortHandler)
-		}
-		f.mu.Lock()
-		f.asked = append(f.asked, asked{r.URL.Path, r.Header.Clone(), string(body), r.RemoteAddr})
-		f.mu.Unlock()
-		var named struct {
-			Model string `json:"model"`
-		}
-		_ = json.Unmarshal(body, &named)
-		play, ok := scripts[named.Model]
-		if !ok {
-			refuse(404, nil, `{"error":{"message":"no such model","type":"invalid_request_error","param":"model","code":"model_not_found"}}`)(w, r)
-			return
-		}
-		play(w, r)
-	}))
-	t.Cleanup(f.Close)
-	return f
-}
-
-// last is the newest request.
-func (f *fake) last(t *testing.T) asked {
-	t.Helper()
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if len(f.asked) == 0 {
-		t.Fatal("nobody asked")
-	}
-	return f.asked[len(f.asked)-1]
-}
-
-func (f *fake) count() int {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return len(f.asked)
+	return fake{llmtest.Serve(t, scripts, func(string) script {
+		return refuse(http.StatusNotFound, nil, `{"error":{"message":"no such model","type":"invalid_request_error","param":"model","code":"model_not_found"}}`)
+	})}
 }
 
 // provider is one for the fake server, closed before it.
-func (f *fake) provider(t *testing.T, cfg openai.Config) *openai.Provider {
+func (f fake) provider(t *testing.T, cfg openai.Config) *openai.Provider {
 	t.Helper()
 	cfg.BaseURL = f.URL
 	p, err := openai.New(cfg)
@@ -164,26 +113,10 @@ func request(model string) llm.Request {
 	}
 }
 
-// listen gives all chunks of a call, and how it ended.
-func listen(t *testing.T, p llm.Provider, req llm.Request) (chunks []llm.Chunk, err error) {
-	t.Helper()
-	for c, e := range p.Stream(t.Context(), req) {
-		if e != nil {
-			err = e
-			continue
-		}
-		if err != nil {
-			t.Errorf("after %v came %+v", err, c)
-		}
-		chunks = append(chunks, c)
-	}
-	return chunks, err
-}
-
-// faulty is listen for a call that must fail.
+// faulty is llmtest.Listen for a call that must fail.
 func faulty(t *testing.T, p llm.Provider, req llm.Request) ([]llm.Chunk, *fault.Error) {
 	t.Helper()
-	chunks, err := listen(t, p, req)
+	chunks, err := llmtest.Listen(t, p, req)
 	var f *fault.Error
 	if !errors.As(err, &f) {
 		t.Fatalf("it ended with %v, want a fault; it said %+v", err, chunks)

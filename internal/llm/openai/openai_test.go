@@ -59,7 +59,7 @@ func TestAChunkIsMappedWhole(t *testing.T) {
 		`{"choices":[{"index":0,"delta":{},"finish_reason":"tool_calls"}],"usage":{"prompt_tokens":1,"completion_tokens":5}}`,
 		`{"choices":[{"index":0,"delta":{},"finish_reason":"tool_calls"}]}`,
 	)}).provider(t, openai.Config{})
-	got, err := listen(t, p, request("m"))
+	got, err := llmtest.Listen(t, p, request("m"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,15 +89,15 @@ func TestTheClientsBodyGoesOutAsItCame(t *testing.T) {
 		`{"n":1.0,"max_tokens":1e2,"top_logprobs":20e-1,"seed":-4.0,"temperature":1.0,"top_p":1e0,"dimensions":0.5}`:             `{"n":1,"max_tokens":100,"top_logprobs":2,"seed":-4,"temperature":1.0,"top_p":1e0,"dimensions":0.5,"model":"m","stream":true,"stream_options":{"include_usage":true}}`,
 		`{"model":"m","stream_options":null,"odd":"a<b"}`:                                                                        `{"odd":"a<b","model":"m","stream":true,"stream_options":{"include_usage":true}}`,
 	} {
-		if _, err := listen(t, p, llm.Request{Model: "m", Body: []byte(body)}); err != nil {
+		if _, err := llmtest.Listen(t, p, llm.Request{Model: "m", Body: []byte(body)}); err != nil {
 			t.Fatalf("%s: %v", body, err)
 		}
-		got := f.last(t)
-		if got.body != want {
-			t.Errorf("%s went out as\n%s, want\n%s", body, got.body, want)
+		got := f.Last(t)
+		if got.Body != want {
+			t.Errorf("%s went out as\n%s, want\n%s", body, got.Body, want)
 		}
-		if got.header.Get("Content-Type") != "application/json" {
-			t.Errorf("as %q", got.header.Get("Content-Type"))
+		if got.Header.Get("Content-Type") != "application/json" {
+			t.Errorf("as %q", got.Header.Get("Content-Type"))
 		}
 	}
 	if p.Name() != "mine" {
@@ -127,7 +127,7 @@ func TestARequestThatCannotBeSentIsRefused(t *testing.T) {
 			t.Errorf("%s: %v, want %s", name, err, c.code)
 		}
 	}
-	if f.count() > 0 {
+	if f.Count() > 0 {
 		t.Error("the server was asked all the same")
 	}
 }
@@ -141,17 +141,17 @@ func TestOnlyTheGivenKeyIsShown(t *testing.T) {
 	}
 	f := serve(t, map[string]script{"m": stream(delta("x"), finish)})
 	for key, want := range map[string]string{"": "", "k1": "Bearer k1"} {
-		if _, err := listen(t, f.provider(t, openai.Config{Key: key}), request("m")); err != nil {
+		if _, err := llmtest.Listen(t, f.provider(t, openai.Config{Key: key}), request("m")); err != nil {
 			t.Fatal(err)
 		}
-		got := f.last(t)
-		if auth := got.header.Get("Authorization"); auth != want {
+		got := f.Last(t)
+		if auth := got.Header.Get("Authorization"); auth != want {
 			t.Errorf("with key %q it showed %q", key, auth)
 		}
-		if id := got.header.Get("X-Client-Request-Id"); id != "job_1-2" {
+		if id := got.Header.Get("X-Client-Request-Id"); id != "job_1-2" {
 			t.Errorf("the request is named %q", id)
 		}
-		if all := fmt.Sprint(got.header); strings.Contains(all, "secret") {
+		if all := fmt.Sprint(got.Header); strings.Contains(all, "secret") {
 			t.Errorf("it sent what the environment holds: %s", all)
 		}
 	}
@@ -167,9 +167,9 @@ func TestTheAddressIsTakenAsTheSDKsTakeIt(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = listen(t, p, request("m"))
+		_, err = llmtest.Listen(t, p, request("m"))
 		p.Close()
-		if got := f.last(t).path; err != nil || got != want {
+		if got := f.Last(t).Path; err != nil || got != want {
 			t.Errorf("%q led to %s, %v; want %s", suffix, got, err, want)
 		}
 	}
@@ -189,15 +189,15 @@ func TestNothingIsRetriedAndConnectionsAreKept(t *testing.T) {
 	if _, err := faulty(t, p, request("503")); err.Code != fault.ProviderError {
 		t.Errorf("it ended with %v", err)
 	}
-	if f.count() != 1 {
-		t.Errorf("it was asked %d times", f.count())
+	if f.Count() != 1 {
+		t.Errorf("it was asked %d times", f.Count())
 	}
 	conns := map[string]bool{}
 	for range 20 {
-		if _, err := listen(t, p, request("m")); err != nil {
+		if _, err := llmtest.Listen(t, p, request("m")); err != nil {
 			t.Fatal(err)
 		}
-		conns[f.last(t).conn] = true
+		conns[f.Last(t).Conn] = true
 	}
 	if len(conns) != 1 {
 		t.Errorf("20 calls one after the other took %d connections", len(conns))
@@ -289,7 +289,7 @@ func TestADeadlineEndsACallThatStalls(t *testing.T) {
 func TestAServerThatKeepsTheLineOpenBehindTheEndIsNotWaitedFor(t *testing.T) {
 	p := serve(t, map[string]script{"m": then(stream(delta("x"), finish), stalls)}).provider(t, openai.Config{})
 	began := time.Now()
-	if chunks, err := listen(t, p, request("m")); err != nil || content(chunks) != "x" {
+	if chunks, err := llmtest.Listen(t, p, request("m")); err != nil || content(chunks) != "x" {
 		t.Errorf("%+v, %v", chunks, err)
 	}
 	if took := time.Since(began); took > 2*time.Second {

@@ -8,6 +8,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/penstock-io/penstock/internal/fault"
+	"github.com/penstock-io/penstock/internal/llm/llmtest"
 	"github.com/penstock-io/penstock/internal/llm/openai"
 )
 
@@ -33,7 +34,7 @@ func TestStreamsAreReadAsServersWriteThem(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := serve(t, map[string]script{"m": c.play}).provider(t, openai.Config{})
-			chunks, err := listen(t, p, request("m"))
+			chunks, err := llmtest.Listen(t, p, request("m"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -107,7 +108,7 @@ func TestPiecesDoNotMatter(t *testing.T) {
 			n := min(rapid.IntRange(1, 5000).Draw(rt, "piece"), len(rest))
 			pieces, rest = append(pieces, rest[:n]), rest[n:]
 		}
-		chunks, err := listen(t, p, request("m"))
+		chunks, err := llmtest.Listen(t, p, request("m"))
 		if err != nil || content(chunks) != want || chunks[len(chunks)-1].Usage == nil {
 			rt.Fatalf("it said %.40q, %v", content(chunks), err)
 		}
