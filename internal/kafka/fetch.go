@@ -132,6 +132,11 @@ func (c *Cluster) decode(topic string, from int64, rp *kmsg.FetchResponseTopicPa
 	if len(fp.Records) == 0 {
 		return d
 	}
+	headers := 0
+	for _, r := range fp.Records {
+		headers += len(r.Headers)
+	}
+	all := make([]event.Header, 0, headers) // one allocation for those of all records
 	d.records = make([]event.Record, len(fp.Records))
 	for i, r := range fp.Records {
 		rec := &d.records[i]
@@ -139,11 +144,11 @@ func (c *Cluster) decode(topic string, from int64, rp *kmsg.FetchResponseTopicPa
 			Topic: topic, Partition: rp.Partition, Offset: r.Offset, LeaderEpoch: r.LeaderEpoch,
 			Key: r.Key, Value: r.Value, Time: r.Timestamp,
 		}
-		if len(r.Headers) > 0 {
-			rec.Headers = make([]event.Header, len(r.Headers))
-			for j, h := range r.Headers {
-				rec.Headers[j] = event.Header(h)
+		if n := len(all); len(r.Headers) > 0 {
+			for _, h := range r.Headers {
+				all = append(all, event.Header(h))
 			}
+			rec.Headers = all[n:len(all):len(all)]
 		}
 	}
 	return d
