@@ -99,7 +99,7 @@ func (p *Processor) output(g *gate, s *engine.Start, t *job.Transcript) *output 
 	h := s.Request.Head
 	h.Lane, h.Attempt = s.Lane, max(t.Attempt, 1)
 	o := &output{
-		gate: g, out: p.out, topic: p.cfg.Names.Tokens(), key: s.Request.Record.Key, head: h,
+		gate: g, out: p.out, topic: p.tokens, key: s.Request.Record.Key, head: h,
 		now: p.now, coalesce: p.cfg.coalesce(), limits: p.cfg.limits(), transcript: *t, found: t.NextSeq, ctx: g.ctx,
 		unwatched: !s.Request.Data.Streams(), started: t.Started,
 	}

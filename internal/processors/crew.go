@@ -3,17 +3,17 @@ package processors
 import "sync"
 
 // maxResting is how many goroutines rest between two calls.
-const maxResting = 128
+const maxResting = 1024
 
 // crew runs calls, each on a goroutine that may have run others before it: the
-// stack of a new one grows while it runs its first, which costs more than the rest
-// of its start. There are as many as there are calls, and maxResting more.
+// stack of a new one grows while it runs its first call, which costs more than its
+// start.
 type crew struct {
 	sync.WaitGroup
 
 	run     func(*call)
-	waiting chan *call // of nobody but those who rest
-	places  chan struct{}
+	waiting chan *call    // has no room: whoever rests takes it at once
+	places  chan struct{} // to rest
 }
 
 func newCrew(run func(*call)) *crew {

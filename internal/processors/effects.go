@@ -108,7 +108,7 @@ func (p *Processor) claim(f engine.AppendClaim) {
 	now := p.now()
 	h := event.Head{Type: event.LaneClaimed, V: event.Version, Time: now, Lane: f.Lane, Epoch: f.Epoch}
 	rec := event.Record{
-		Topic: p.cfg.Names.Tokens(), Partition: f.Partition, Time: now,
+		Topic: p.tokens, Partition: f.Partition, Time: now,
 		Value: event.Append(nil, &h, event.Encode(f.Claim)),
 	}
 	failed := engine.ClaimFailed{LP: f.LP, Gen: f.Gen}
@@ -129,7 +129,7 @@ func (p *Processor) claim(f engine.AppendClaim) {
 // fact appends a fact to the jobs topic.
 func (p *Processor) fact(f engine.AppendFact) {
 	rec := event.Record{
-		Topic: p.cfg.Names.Jobs(), Partition: f.Partition, Key: keyOf(&f.Head), Time: f.Head.Time,
+		Topic: p.jobs, Partition: f.Partition, Key: keyOf(&f.Head), Time: f.Head.Time,
 		Value:   event.Append(make([]byte, 0, 320+len(f.Data)), &f.Head, f.Data),
 		Headers: event.CloudEvents(&f.Head, event.FactID(&f.Head), string(f.Traceparent)),
 	}
@@ -147,26 +147,31 @@ func keyOf(h *event.Head) []byte {
 // settle writes a record, and tells the engine when Kafka has it. A settlement
 // of offset -1 is told nobody.
 func (p *Processor) settle(rec event.Record, written engine.FactWritten) {
+	if len(p.again) > 0 || p.write(&rec, written) != nil {
+		again := rec                                                                // else every record would have to outlive this call
+		p.again = append(p.again, func() error { return p.write(&again, written) }) // at most a window's worth a lane
+	}
+}
+
+// write is settle, or an error where there is no room.
+func (p *Processor) write(rec *event.Record, written engine.FactWritten) error {
+	topic, partition := rec.Topic, rec.Partition
 	done := func(_ kafka.Ack, err error) {
 		if err != nil {
-			p.log.Error("kafka did not take a record", "topic", rec.Topic, "partition", rec.Partition, "error", err)
+			p.log.Error("kafka did not take a record", "topic", topic, "partition", partition, "error", err)
 		}
 		if written.Offset >= 0 {
-			written.Failed = err != nil
-			p.box.post(written)
+			settled := written
+			settled.Failed = err != nil
+			p.box.post(settled)
 		}
 	}
-	write := func() error {
-		err := p.out.Go(rec, done)
-		if err != nil && !errors.Is(err, kafka.ErrFull) {
-			done(kafka.Ack{}, err)
-			return nil
-		}
-		return err
+	err := p.out.Go(*rec, done)
+	if err != nil && !errors.Is(err, kafka.ErrFull) {
+		done(kafka.Ack{}, err)
+		return nil
 	}
-	if len(p.again) > 0 || write() != nil {
-		p.again = append(p.again, write) // at most a window's worth a lane
-	}
+	return err //nolint:wrapcheck // it is not told
 }
 
 // retry writes what found the producer full.
@@ -214,7 +219,7 @@ func (p *Processor) findEnd(f engine.FindEnd) {
 // trip to a broker that has just got the work of another.
 func (p *Processor) locate(ctx context.Context, f engine.FindEnd) (engine.Located, error) {
 	in := engine.Located{LP: f.LP, Gen: f.Gen}
-	tokens := kafka.TopicPartition{Topic: p.cfg.Names.Tokens(), Partition: f.Partition}
+	tokens := kafka.TopicPartition{Topic: p.tokens, Partition: f.Partition}
 	control := kafka.TopicPartition{Topic: p.cfg.Names.Control(), Partition: f.Partition}
 	ask, asking := errgroup.WithContext(ctx)
 	ask.Go(func() (err error) {

@@ -27,7 +27,7 @@ func (p *Processor) tailTokens(ctx context.Context) error {
 		for i := range chunks {
 			in, err := p.tokensInput(&chunks[i])
 			if err != nil {
-				return fmt.Errorf("%s/%d: %w", p.cfg.Names.Tokens(), chunks[i].Partition, err)
+				return fmt.Errorf("%s/%d: %w", p.tokens, chunks[i].Partition, err)
 			}
 			if !p.box.offer(ctx, in) {
 				return ctx.Err()
@@ -49,7 +49,7 @@ func (p *Processor) tokensInput(c *kafka.Chunk) (engine.Input, error) {
 	for i := range c.Records {
 		v, err := event.ScanHead(c.Records[i].Value)
 		if err != nil {
-			p.metrics.skipped.WithLabelValues(p.cfg.Names.Tokens()).Inc()
+			p.metrics.skipped.WithLabelValues(p.tokens).Inc()
 			continue
 		}
 		s := engine.Seen{Offset: c.Records[i].Offset, View: v}

@@ -7,7 +7,7 @@
 // group, the token topic, the control topic and the pulses, one that sends
 // heartbeats, one that commits, one that measures the lag, and the crew: one a
 // call (engine.Config.MaxInFlight at most, and MaxEndings that end what was
-// cancelled while it waited), and some that rest between two calls. They tell the
+// cancelled while it waited), and maxResting that rest between two. They tell the
 // loop through a mailbox.
 //
 // Retries have one owner, this package: a call that failed before it said
@@ -129,6 +129,8 @@ type Processor struct {
 	now     func() time.Time
 	metrics *metrics
 
+	tokens, jobs string // topics
+
 	box    *mailbox
 	out    writer          // tokens, jobs, dead
 	pulses *kafka.Producer // its own client: a stall of one does not touch the other
@@ -167,6 +169,7 @@ func New(cfg Config, cluster *kafka.Cluster, models Models, log *slog.Logger, re
 	}
 	p := &Processor{
 		cfg: cfg, cluster: cluster, models: models, log: log, now: cfg.Now, metrics: m,
+		tokens: cfg.Names.Tokens(), jobs: cfg.Names.Jobs(),
 		box: newMailbox(), engine: engine.New(cfg.Engine), gates: map[engine.LP]*gate{},
 		running: map[callKey]*call{},
 	}

@@ -102,7 +102,7 @@ func (b *recallBatch) apply(lane event.Lane, filter *fence.Filter, recs []event.
 
 // newRecaller reads a token partition.
 func (p *Processor) newRecaller(partition int32) *recaller {
-	tp := kafka.TopicPartition{Topic: p.cfg.Names.Tokens(), Partition: partition}
+	tp := kafka.TopicPartition{Topic: p.tokens, Partition: partition}
 	return &recaller{scan: func(ctx context.Context, lane event.Lane, b *recallBatch) error {
 		var filter fence.Filter
 		filter.Epochs[lane] = b.epoch
@@ -132,7 +132,7 @@ func (p *Processor) recall(g *gate, s *engine.Start) (job.Transcript, error) {
 		return g.known.ask(g.ctx, s, r.From, r.Epoch)
 	}
 	id, _ := job.ParseID(s.Request.Head.Job)
-	tp := kafka.TopicPartition{Topic: p.cfg.Names.Tokens(), Partition: s.Partition}
+	tp := kafka.TopicPartition{Topic: p.tokens, Partition: s.Partition}
 	from, err := p.cluster.Offset(g.ctx, tp, kafka.AtTime(id.Time.Add(-lookBack)))
 	if err != nil {
 		return job.Transcript{}, err //nolint:wrapcheck // the one caller logs it
