@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -15,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/penstock-io/penstock/internal/event"
 	"github.com/penstock-io/penstock/internal/job"
@@ -58,7 +60,12 @@ type Penstock interface {
 // TaskRun is what one run measured.
 type TaskRun struct {
 	Tasks   int
-	Elapsed time.Duration
+	Elapsed time.Duration // from the first request that is read to the last row
+	CPU     time.Duration // of this process meanwhile: no broker's, no database's
+	// Middle is the rate in tasks a second from when a tenth of the tasks was done
+	// to when nine tenths were, so without the run's beginning and its tail. 0 where
+	// the run was too short to tell.
+	Middle float64
 }
 
 // PerSecond is the rate.
@@ -135,12 +142,13 @@ func BareTasks(ctx context.Context, cfg TasksConfig) (TaskRun, error) {
 	}
 	defer tasks.Close(ctx)
 	g.phase(ctx, "bare", cfg.Tasks)
+	before := cpu()
 	took, err := tasks.Run(ctx, g.projectBare)
 	g.phase(ctx, "over", 0)
 	if err != nil {
 		return TaskRun{}, err //nolint:wrapcheck // as above
 	}
-	return TaskRun{cfg.Tasks, took}, nil
+	return TaskRun{Tasks: cfg.Tasks, Elapsed: took, CPU: cpu() - before}, nil
 }
 
 // projectBare is the bare loop's transaction.
@@ -182,16 +190,16 @@ func Tasks(ctx context.Context, cfg TasksConfig) (run TaskRun, err error) {
 	if err := cluster.Apply(ctx, topics.Plan(topics.Catalogue(g.options()), nil)); err != nil {
 		return TaskRun{}, err //nolint:wrapcheck // as above
 	}
+	all := 0
 	for _, n := range []int{warmup, cfg.Tasks} {
 		if err := g.request(ctx, cluster, n); err != nil {
 			return TaskRun{}, err
 		}
-		run.Tasks += n
-		if run.Elapsed, err = g.workOff(ctx, run.Tasks); err != nil {
+		all += n
+		if run, err = g.workOff(ctx, n, all); err != nil {
 			return TaskRun{}, err
 		}
 	}
-	run.Tasks = cfg.Tasks
 	return run, nil
 }
 
@@ -274,12 +282,12 @@ func write(ctx context.Context, producer *kafka.Producer, rec event.Record, fail
 	}
 }
 
-// workOff runs Penstock until all requests so far are done, and tells how long
-// that took since it read the first one that was not.
-func (g *ground) workOff(ctx context.Context, all int) (took time.Duration, err error) {
+// workOff runs Penstock until all requests so far are done, of which the last n
+// were not, and tells how that went since it read the first one of those.
+func (g *ground) workOff(ctx context.Context, n, all int) (run TaskRun, err error) {
 	a, err := g.cfg.Penstock(Deployment{Kafka: g.cfg.Kafka, Postgres: g.url, Topics: g.options()})
 	if err != nil {
-		return 0, err
+		return TaskRun{}, err
 	}
 	live, stop := context.WithCancel(ctx)
 	ended := make(chan error, 1)
@@ -292,15 +300,20 @@ func (g *ground) workOff(ctx context.Context, all int) (took time.Duration, err 
 	case <-a.Ready():
 	case err := <-ended:
 		ended <- nil
-		return 0, fmt.Errorf("bench: it did not start: %w", err)
+		return TaskRun{}, fmt.Errorf("bench: it did not start: %w", err)
 	}
 	begun, err := g.firstRead(live, a)
 	if err != nil {
-		return 0, err
+		return TaskRun{}, err
 	}
 	g.phase(ctx, "penstock", all-warmup)
 	defer g.phase(ctx, "over", 0)
-	return g.allDone(live, all, begun)
+	before := cpu()
+	seen, err := g.allDone(live, all, begun)
+	if err != nil {
+		return TaskRun{}, err
+	}
+	return TaskRun{Tasks: n, Elapsed: seen[len(seen)-1].after, CPU: cpu() - before, Middle: middle(seen, n)}, nil
 }
 
 // phase says where the bench is, for whoever watches processes meanwhile.
@@ -331,26 +344,64 @@ func (g *ground) firstRead(ctx context.Context, a Penstock) (time.Time, error) {
 	}
 }
 
-// allDone waits until so many rows say that their job completed.
-func (g *ground) allDone(ctx context.Context, all int, begun time.Time) (time.Duration, error) {
+// progress is how many facts the tables had taken in after some time.
+type progress struct {
+	after time.Duration
+	facts int
+}
+
+// allDone waits until so many rows say that their job completed, and tells how
+// the tables came to it.
+func (g *ground) allDone(ctx context.Context, all int, begun time.Time) (seen []progress, err error) {
 	const look = 20 * time.Millisecond
 	for {
 		// Where the facts are read to, which is told quickly; then the rows, once.
 		var facts, rows int
 		err := g.pool.QueryRow(ctx, `SELECT coalesce(sum(next_offset), 0) FROM penstock.checkpoints WHERE topic = $1`,
 			topics.Names{Prefix: g.prefix()}.Jobs()).Scan(&facts)
-		took := time.Since(begun)
+		if n := len(seen); n == 0 || seen[n-1].facts != facts {
+			seen = append(seen, progress{time.Since(begun), facts})
+		}
 		if err == nil && facts >= all {
 			err = g.pool.QueryRow(ctx, `SELECT count(*) FROM penstock.jobs WHERE status = 'completed'`).Scan(&rows)
 			if err == nil && rows == all {
-				return took, nil
+				return seen, nil
 			}
 		}
 		if err != nil {
-			return 0, fmt.Errorf("bench: %w", err)
+			return nil, fmt.Errorf("bench: %w", err)
 		}
 		if err := pause(ctx, look); err != nil {
-			return 0, err
+			return nil, err
 		}
 	}
+}
+
+// middle is the rate of so many tasks between a tenth of their facts and nine
+// tenths. It goes by where the tables stood, from one look that found them
+// further on to another.
+func middle(seen []progress, tasks int) float64 {
+	first, total := seen[0].facts, seen[len(seen)-1].facts-seen[0].facts
+	at := func(tenths int) progress {
+		i := slices.IndexFunc(seen, func(p progress) bool { return 10*(p.facts-first) >= tenths*total })
+		return seen[i]
+	}
+	from, to := at(1), at(9)
+	if total == 0 || to.after <= from.after {
+		return 0
+	}
+	return float64(tasks) * float64(to.facts-from.facts) / float64(total) / (to.after - from.after).Seconds()
+}
+
+// cpu is what this process has used; 0 where the system does not tell.
+func cpu() time.Duration {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	families, err := reg.Gather()
+	for _, f := range families {
+		if err == nil && f.GetName() == "process_cpu_seconds_total" {
+			return time.Duration(f.GetMetric()[0].GetCounter().GetValue() * float64(time.Second))
+		}
+	}
+	return 0
 }

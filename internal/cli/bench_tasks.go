@@ -39,7 +39,9 @@ type taskRow struct {
 	Tasks     int     `json:"tasks"`
 	Seconds   float64 `json:"seconds"`
 	PerSecond float64 `json:"per_second"`
-	Of        float64 `json:"of,omitzero"` // the share of the bare loop's rate, or of the ideal one
+	Middle    float64 `json:"middle_per_second,omitzero"` // the same between a tenth of the tasks and nine tenths
+	CPU       float64 `json:"cpu_us"`                     // of this process, a task
+	Of        float64 `json:"of,omitzero"`                // the share of the bare loop's rate; of the ideal one, by the middle
 }
 
 // Run implements the command.
@@ -114,14 +116,17 @@ func (c *BenchTasksCmd) slowWork(ctx context.Context, sys *System, cfg bench.Tas
 		}
 		fmt.Fprintf(sys.Stderr, "measured work of %s\n", d)
 		r := rowOfTasks("penstock", run)
-		r.Latency, r.InFlight, r.Of = d.String(), c.InFlight, run.PerSecond()/ideal
+		r.Latency, r.InFlight, r.Of = d.String(), c.InFlight, run.Middle/ideal
 		rows = append(rows, r)
 	}
 	return rows, nil
 }
 
 func rowOfTasks(kind string, r bench.TaskRun) taskRow {
-	return taskRow{Kind: kind, Tasks: r.Tasks, Seconds: r.Elapsed.Seconds(), PerSecond: r.PerSecond()}
+	return taskRow{
+		Kind: kind, Tasks: r.Tasks, Seconds: r.Elapsed.Seconds(), PerSecond: r.PerSecond(), Middle: r.Middle,
+		CPU: float64(r.CPU.Microseconds()) / float64(r.Tasks),
+	}
 }
 
 func (c *BenchTasksCmd) write(sys *System, rows []taskRow) error {
@@ -135,7 +140,13 @@ func (c *BenchTasksCmd) write(sys *System, rows []taskRow) error {
 	}
 	first, of := "ROUND", "OF BARE"
 	if len(c.Latency) > 0 {
-		first, of = "WORK OF", "OF IDEAL"
+		first, of = "WORK OF", "OF IDEAL, MIDDLE"
+	}
+	rate := func(v float64) string {
+		if v == 0 {
+			return ""
+		}
+		return strconv.FormatFloat(v, 'f', 0, 64) + "/s"
 	}
 	cells := make([][]string, len(rows))
 	for i, r := range rows {
@@ -149,9 +160,10 @@ func (c *BenchTasksCmd) write(sys *System, rows []taskRow) error {
 		}
 		cells[i] = []string{
 			what, r.Kind, strconv.Itoa(r.Tasks), strconv.FormatFloat(r.Seconds, 'f', 2, 64) + " s",
-			strconv.FormatFloat(r.PerSecond, 'f', 0, 64) + "/s", share,
+			rate(r.PerSecond), rate(r.Middle), share, strconv.FormatFloat(r.CPU, 'f', 0, 64) + " µs",
 		}
 	}
-	table(sys.Stdout, []string{first, "LOOP", "TASKS", "TOOK", "RATE", of}, cells)
+	table(sys.Stdout, []string{first, "LOOP", "TASKS", "TOOK", "RATE", "MIDDLE", of, "CPU A TASK"}, cells)
+	fmt.Fprintln(sys.Stdout, "RATE is from the first request that is read to the last row; MIDDLE leaves out the first tenth of the tasks and the last. CPU is of this process alone.")
 	return nil
 }
