@@ -5,7 +5,9 @@
 // records becomes one transaction of set-based SQL, in which the checkpoints of
 // the partitions that it moves are compared and set: so every record counts
 // exactly once, however often it is delivered and whoever else believes to own
-// the partition. A Store reads the tables; API serves it over HTTP, and asks
+// the partition. One kind of record may be folded before its checkpoint passes
+// it, and again after a crash: a request of a burst whose job has ended (holder).
+// That changes nothing, by what is said of the fold below. A Store reads the tables; API serves it over HTTP, and asks
 // the log where a row is not there yet.
 //
 // The fold of a job is a join of a semilattice: it gives the same row in

@@ -13,43 +13,67 @@ const (
 	// burst is how many requests are held before any is: fewer are written at
 	// once, so that a list shows a job soon after it was taken in.
 	burst = 1000
-	// maxHeld bounds what is held of a partition, which is paused then, until a
-	// quarter of it is gone: so requests are held before their ends are here.
+	// maxHeld bounds the requests of a partition from its checkpoint on, which is
+	// paused then, until a quarter of them is written: so requests are held before
+	// their ends are here.
 	maxHeld = 2000
 	// maxHeldBytes bounds what is held in all: beyond it nothing is.
 	maxHeldBytes = 32 << 20
-	// holdFor is how long a request of a burst waits for its end, anew with each
-	// end that comes of its partition; and holdAtMost in all.
+	// holdFor is how long a request of a burst waits for its job's first fact, anew
+	// with each that comes for its partition; and holdAtMost in all.
 	holdFor    = 2 * time.Second
 	holdAtMost = 10 * time.Second
 )
 
-// holder has the requests of a burst wait for their ends: a job that is queued
-// and done within moments is then one row written once, and not a row that is
-// written and soon written over, which costs PostgreSQL more than twice as much.
+// item is a record on its way to the tables, and what it does to the checkpoint
+// of its partition.
+type item struct {
+	event.Record
+
+	turn turn
+}
+
+type turn int
+
+const (
+	inTurn turn = iota // it is folded, and the checkpoint moves behind it
+	ahead              // it is folded before its turn, and the checkpoint stays
+	passed             // it was folded ahead; now the checkpoint moves behind it
+)
+
+// holder has the requests of a burst wait for the first word of their jobs: a
+// job that is queued and done within moments is then one row written once, and
+// not a row that is written and soon written over, which costs PostgreSQL more
+// than twice as much.
 //
-// Each partition's requests leave in order, so that its checkpoint says what was
-// written. It is of the loop's goroutine alone; time is passed in.
+// Jobs end out of order. A request leaves with its job's first fact, ahead of
+// the requests before it, whose checkpoint stays where it is: it moves when all
+// before it have left too. A projector that goes on from there folds such a
+// request once more, which changes nothing, for the fold is idempotent.
+//
+// It is of the loop's goroutine alone; time is passed in.
 type holder struct {
 	names topics.Names
 	parts map[kafka.TopicPartition]*heldPart
 	jobs  map[key]*held // the newest request of each job that is held
-	count int
+	count int           // held and not gone
 	bytes int
 }
 
 // heldPart is one partition's requests, in order.
 type heldPart struct {
 	queue []*held
+	gone  int       // of the queue
 	full  bool      // and paused
-	moved time.Time // when the newest end came
+	moved time.Time // when the newest of them left with a fact
 }
 
 type held struct {
 	event.Record
+
 	key   key
 	since time.Time
-	ended bool // its terminal fact is here
+	gone  bool // it has left ahead of its turn, and only its place is held
 }
 
 func newHolder(names topics.Names) *holder {
@@ -57,30 +81,34 @@ func newHolder(names topics.Names) *holder {
 }
 
 // pass takes what was polled and returns what is to be written now: facts at
-// once, and before them the requests that are not to wait any more. Requests
-// and facts of one partition number stand together.
-func (h *holder) pass(records []event.Record, now time.Time) []event.Record {
-	facts := map[int32][]event.Record{}
+// once, each behind its request where that is held, and the requests that are
+// not to wait any more.
+func (h *holder) pass(records []event.Record, now time.Time) []item {
+	out := make([]item, 0, len(records))
 	for i := range records {
-		rec := &records[i]
-		if _, ok := h.names.LaneOf(rec.Topic); ok {
+		if rec := &records[i]; h.isRequest(rec) {
 			h.hold(rec, now)
-		} else {
-			facts[rec.Partition] = append(facts[rec.Partition], *rec)
-			h.end(rec, now)
 		}
 	}
-	out := make([]event.Record, 0, len(records))
-	calm := h.count < burst || h.bytes > maxHeldBytes
-	for tp, part := range h.parts {
-		out = h.release(out, part, h.due(part, now, calm))
-		out = append(out, facts[tp.Partition]...)
-		delete(facts, tp.Partition) // of the first lane that comes by
+	if h.count < burst || h.bytes > maxHeldBytes {
+		for _, part := range h.parts {
+			out = h.release(out, part, len(part.queue))
+		}
 	}
-	for _, rest := range facts {
-		out = append(out, rest...)
+	for i := range records {
+		if rec := &records[i]; !h.isRequest(rec) {
+			out = append(h.fetch(out, rec, now), item{Record: *rec})
+		}
+	}
+	for _, part := range h.parts {
+		out = h.release(out, part, part.due(now))
 	}
 	return out
+}
+
+func (h *holder) isRequest(rec *event.Record) bool {
+	_, ok := h.names.LaneOf(rec.Topic)
+	return ok
 }
 
 // turn tells which partitions are to be paused and which to go on, since the
@@ -116,32 +144,44 @@ func (h *holder) hold(rec *event.Record, now time.Time) {
 	h.bytes += len(rec.Value)
 }
 
-func (h *holder) end(rec *event.Record, now time.Time) {
+// fetch has the request of a fact's job leave with it, if it is held.
+func (h *holder) fetch(out []item, fact *event.Record, now time.Time) []item {
 	if len(h.jobs) == 0 {
-		return
+		return out
 	}
-	v, err := event.ScanHead(rec.Value)
-	if err != nil || !v.Type.Terminal() {
-		return
+	v, err := event.ScanHead(fact.Value)
+	if err != nil {
+		return out
 	}
-	if r := h.jobs[key{string(v.Tenant), string(v.Job)}]; r != nil {
-		r.ended = true
-		h.parts[partitionOfRecord(&r.Record)].moved = now
+	r := h.jobs[key{string(v.Tenant), string(v.Job)}]
+	if r == nil {
+		return out
 	}
+	out = append(out, item{r.Record, ahead})
+	part := h.parts[partitionOfRecord(&r.Record)]
+	part.gone++
+	part.moved = now
+	h.forget(r)
+	r.gone = true
+	r.Record = event.Record{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset}
+	return out
 }
 
-// due is how many of a partition's requests are to be written now: all up to the
-// last one that has ended, or has waited long enough.
-func (*holder) due(part *heldPart, now time.Time, calm bool) int {
-	if calm {
-		return len(part.queue)
-	}
-	for n := len(part.queue); n > 0; n-- {
-		if r := part.queue[n-1]; r.ended || !now.Before(part.until(r)) {
+// due is how many of a partition's requests are not to wait any more: those
+// that have left, and those that have waited long enough. Where most have left,
+// the first is of a slow job, and the checkpoint does not wait for it.
+func (p *heldPart) due(now time.Time) int {
+	n, gone := 0, p.gone
+	for _, r := range p.queue {
+		switch {
+		case r.gone:
+			gone--
+		case gone < maxHeld/2 && now.Before(p.until(r)):
 			return n
 		}
+		n++
 	}
-	return 0
+	return n
 }
 
 // until is how long a request waits for its end, as things are.
@@ -157,11 +197,16 @@ func (p *heldPart) until(r *held) time.Time {
 	return at
 }
 
-func (h *holder) release(out []event.Record, part *heldPart, n int) []event.Record {
+func (h *holder) release(out []item, part *heldPart, n int) []item {
 	for i, r := range part.queue[:n] {
-		out = append(out, r.Record)
-		h.forget(r)
 		part.queue[i] = nil
+		if r.gone {
+			part.gone--
+			out = append(out, item{r.Record, passed})
+			continue
+		}
+		out = append(out, item{r.Record, inTurn})
+		h.forget(r)
 	}
 	part.queue = part.queue[n:]
 	return out
@@ -183,14 +228,16 @@ func (h *holder) drop(tp kafka.TopicPartition) (paused bool) {
 		return false
 	}
 	for _, r := range part.queue {
-		h.forget(r)
+		if !r.gone {
+			h.forget(r)
+		}
 	}
 	delete(h.parts, tp)
 	return part.full
 }
 
 // flush appends all that is held of a partition.
-func (h *holder) flush(out []event.Record, tp kafka.TopicPartition) []event.Record {
+func (h *holder) flush(out []item, tp kafka.TopicPartition) []item {
 	if part := h.parts[tp]; part != nil {
 		out = h.release(out, part, len(part.queue))
 	}

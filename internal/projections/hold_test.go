@@ -33,20 +33,37 @@ func flood(partition int32, n int64) []event.Record {
 	return all
 }
 
-// offsetsOf tells what of the requests came out, and holds it to their order.
-func offsetsOf(t *testing.T, records []event.Record) (requests int, last int64) {
+// offsetsOf tells how many requests came out in their turn, or passed it, and
+// holds them to their order.
+func offsetsOf(t *testing.T, items []item) (requests int, last int64) {
 	t.Helper()
 	last = -1
-	for i := range records {
-		if records[i].Topic != holdTopic {
+	for i := range items {
+		if items[i].Topic != holdTopic || items[i].turn == ahead {
 			continue
 		}
-		if requests > 0 && records[i].Offset != last+1 {
-			t.Errorf("request %d follows %d", records[i].Offset, last)
+		if requests > 0 && items[i].Offset != last+1 {
+			t.Errorf("request %d follows %d", items[i].Offset, last)
 		}
-		requests, last = requests+1, records[i].Offset
+		requests, last = requests+1, items[i].Offset
 	}
 	return requests, last
+}
+
+// aheadOf lists the requests that came out ahead of their turn, and holds each
+// to standing before its job's fact.
+func aheadOf(t *testing.T, items []item) (offsets []int64) {
+	t.Helper()
+	for i := range items {
+		if items[i].turn != ahead {
+			continue
+		}
+		offsets = append(offsets, items[i].Offset)
+		if len(items[i].Value) == 0 || i+1 == len(items) || items[i+1].Topic != "p.jobs" || items[i+1].Offset != items[i].Offset {
+			t.Errorf("request %d is not followed by its fact", items[i].Offset)
+		}
+	}
+	return offsets
 }
 
 func TestAFewRequestsAreWrittenAtOnce(t *testing.T) {
@@ -57,7 +74,7 @@ func TestAFewRequestsAreWrittenAtOnce(t *testing.T) {
 	}
 }
 
-func TestABurstsRequestsLeaveInOrderWithTheirEnds(t *testing.T) {
+func TestABurstsRequestsLeaveWithTheirFirstFacts(t *testing.T) {
 	h, now := newHolder(topics.Names{Prefix: "p."}), time.Unix(1_800_000_000, 0)
 	tp := kafka.TopicPartition{Topic: holdTopic, Partition: 3}
 	if got := h.pass(flood(3, burst+500), now); len(got) != 0 {
@@ -66,13 +83,19 @@ func TestABurstsRequestsLeaveInOrderWithTheirEnds(t *testing.T) {
 	if want := now.Add(holdFor); !h.next().Equal(want) {
 		t.Errorf("due at %v, want %v", h.next(), want)
 	}
-	got := h.pass([]event.Record{heldFact(3, 4, event.JobStarted), heldFact(3, 9, event.JobFailed), heldFact(5, 0, event.JobCompleted)}, now)
-	if n, last := offsetsOf(t, got); n != 10 || last != 9 || len(got) != 13 {
+	got := h.pass([]event.Record{
+		heldFact(3, 4, event.JobStarted), heldFact(3, 0, event.JobFailed), heldFact(3, 1, event.JobCompleted), heldFact(5, 0, event.JobCompleted),
+	}, now)
+	if diff := cmp.Diff([]int64{4, 0, 1}, aheadOf(t, got)); diff != "" {
+		t.Errorf("ahead (-want +got):\n%s", diff)
+	}
+	// The checkpoint moves behind the first two alone.
+	if n, last := offsetsOf(t, got); n != 2 || last != 1 || len(got) != 3+4+2 {
 		t.Errorf("%d requests up to %d, %d records in all", n, last, len(got))
 	}
-	// An end that comes gives those behind it more time, but not for ever.
+	// A fact that comes gives the others more time, but not for ever.
 	now = now.Add(holdFor - time.Millisecond)
-	h.pass([]event.Record{heldFact(3, 10, event.JobCompleted)}, now)
+	h.pass([]event.Record{heldFact(3, 10, event.JobCompleted), heldFact(3, 4, event.JobCompleted)}, now)
 	if want := now.Add(holdFor); !h.next().Equal(want) {
 		t.Errorf("due at %v, want %v", h.next(), want)
 	}
@@ -82,6 +105,20 @@ func TestABurstsRequestsLeaveInOrderWithTheirEnds(t *testing.T) {
 	}
 	if h.drop(tp) || h.count != 0 || h.bytes != 0 || len(h.jobs) != 0 {
 		t.Errorf("left: %d requests, %d bytes, %d jobs", h.count, h.bytes, len(h.jobs))
+	}
+}
+
+func TestOneSlowJobDoesNotHoldAPartition(t *testing.T) {
+	h, now := newHolder(topics.Names{Prefix: "p."}), time.Unix(1_800_000_000, 0)
+	h.pass(append(flood(3, maxHeld), flood(4, burst)...), now)
+	for o := int64(1); o < maxHeld/2; o++ {
+		if n, _ := offsetsOf(t, h.pass([]event.Record{heldFact(3, o, event.JobCompleted)}, now)); n != 0 {
+			t.Fatalf("%d requests with %d behind them gone", n, o)
+		}
+	}
+	got := h.pass([]event.Record{heldFact(3, maxHeld/2, event.JobCompleted)}, now)
+	if n, last := offsetsOf(t, got); n != maxHeld/2+1 || last != maxHeld/2 {
+		t.Errorf("%d requests up to %d", n, last)
 	}
 }
 
@@ -108,7 +145,11 @@ func TestAPartitionOfWhichEnoughIsHeldIsPaused(t *testing.T) {
 	if pause, resume = h.turn(); pause != nil || resume != nil {
 		t.Errorf("again: %v, %v", pause, resume)
 	}
-	h.pass([]event.Record{heldFact(3, maxHeld/4-1, event.JobCompleted)}, now)
+	ends := make([]event.Record, 0, maxHeld/4)
+	for o := range int64(maxHeld / 4) {
+		ends = append(ends, heldFact(3, o, event.JobCompleted))
+	}
+	h.pass(ends, now)
 	pause, resume = h.turn()
 	if diff := cmp.Diff([]kafka.TopicPartition{tp}, resume); diff != "" || pause != nil {
 		t.Errorf("paused %v, resumed (-want +got):\n%s", pause, diff)

@@ -27,8 +27,8 @@ type loop struct {
 	owned  map[kafka.TopicPartition]*position
 	// pending is what was polled and is not in the tables; while there is some,
 	// nothing more is polled for, so one poll bounds it.
-	pending []event.Record
-	held    *holder // requests that were polled and wait for their ends
+	pending []item
+	held    *holder // requests that were polled and wait for their jobs' first facts
 	paused  bool
 	fails   int // in a row
 	size    int // records in the next transaction, at most
@@ -162,7 +162,7 @@ func (l *loop) drop(tps []kafka.TopicPartition) {
 		l.setStopped(tp, nil)
 	}
 	if len(tps) > 0 {
-		l.pending = slices.DeleteFunc(l.pending, func(r event.Record) bool { return l.owned[partitionOfRecord(&r)] == nil })
+		l.pending = slices.DeleteFunc(l.pending, func(r item) bool { return l.owned[partitionOfRecord(&r.Record)] == nil })
 	}
 }
 
@@ -224,7 +224,7 @@ func (l *loop) fault(ctx context.Context, f kafka.PartitionFault) {
 	l.metrics.expired.WithLabelValues(f.Topic).Add(float64(gone.Earliest - pos.next))
 	l.group.Seek(f.TopicPartition, gone.Earliest)
 	l.pending = l.held.flush(l.pending, f.TopicPartition)
-	if slices.ContainsFunc(l.pending, func(r event.Record) bool { return partitionOfRecord(&r) == f.TopicPartition }) {
+	if slices.ContainsFunc(l.pending, func(r item) bool { return partitionOfRecord(&r.Record) == f.TopicPartition }) {
 		return // they come first, and the first record behind the gap moves the checkpoint
 	}
 	// Where this does not take, the first record behind the gap moves the checkpoint.
@@ -276,7 +276,7 @@ func (l *loop) cut() int {
 }
 
 // write folds records and writes them in one transaction.
-func (l *loop) write(ctx context.Context, records []event.Record) error {
+func (l *loop) write(ctx context.Context, records []item) error {
 	fresh, moves := l.fresh(records)
 	if len(moves) == 0 {
 		return nil
@@ -295,34 +295,38 @@ func (l *loop) write(ctx context.Context, records []event.Record) error {
 }
 
 // fresh gives the records that the table does not hold, and how their
-// partitions' checkpoints move.
-func (l *loop) fresh(records []event.Record) ([]event.Record, []move) {
+// partitions' checkpoints move. One that does not move is checked all the same.
+func (l *loop) fresh(items []item) ([]event.Record, []move) {
 	moves := make([]move, 0, len(l.owned))
 	index := make(map[kafka.TopicPartition]int, len(l.owned))
-	fresh := make([]event.Record, 0, len(records))
-	var last kafka.TopicPartition // records come in runs of a partition
-	at := -1
-	for i := range records {
-		rec := &records[i]
-		if tp := partitionOfRecord(rec); at < 0 || tp != last {
+	fresh := make([]event.Record, 0, len(items))
+	for i := range items {
+		it := &items[i]
+		tp := partitionOfRecord(&it.Record)
+		at, known := index[tp]
+		if !known {
 			pos := l.owned[tp]
 			if pos == nil {
 				continue
 			}
-			if _, known := index[tp]; !known {
-				index[tp] = len(moves)
-				moves = append(moves, move{tp, pos.topicID, pos.next, pos.next})
-			}
-			at, last = index[tp], tp
+			at = len(moves)
+			index[tp] = at
+			moves = append(moves, move{tp, pos.topicID, pos.next, pos.next})
 		}
-		if rec.Offset < moves[at].next {
+		switch {
+		case it.Offset < moves[at].next:
 			l.metrics.records.WithLabelValues(resultRepeated).Inc()
 			continue
+		case it.turn != passed:
+			fresh = append(fresh, it.Record)
 		}
-		moves[at].next = rec.Offset + 1
-		fresh = append(fresh, *rec)
+		if it.turn != ahead {
+			moves[at].next = it.Offset + 1
+		}
 	}
-	moves = slices.DeleteFunc(moves, func(m move) bool { return m.from == m.next })
+	if len(fresh) == 0 {
+		moves = slices.DeleteFunc(moves, func(m move) bool { return m.from == m.next })
+	}
 	return fresh, moves
 }
 
@@ -357,8 +361,8 @@ func (l *loop) yield(ctx context.Context, conflict *conflictError) {
 		}
 		l.group.Seek(tp, found.next)
 	}
-	l.pending = slices.DeleteFunc(l.pending, func(r event.Record) bool {
-		_, moved := conflict.found[partitionOfRecord(&r)]
+	l.pending = slices.DeleteFunc(l.pending, func(r item) bool {
+		_, moved := conflict.found[partitionOfRecord(&r.Record)]
 		return moved
 	})
 }

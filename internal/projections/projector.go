@@ -110,7 +110,7 @@ func New(cfg Config) (*Projector, error) {
 	}
 	names := topics.Names{Prefix: cfg.Prefix}
 	return &Projector{
-		cfg: cfg, log: cfg.Log, metrics: m, sink: sink{cfg.Pool}, folder: folder{names}, topics: Topics(names),
+		cfg: cfg, log: cfg.Log, metrics: m, sink: sink{cfg.Pool, copier{least: minCopied}}, folder: folder{names}, topics: Topics(names),
 		join:    func(gc kafka.GroupConfig) (group, error) { return cfg.Cluster.NewGroup(gc) },
 		stopped: map[kafka.TopicPartition]error{},
 	}, nil

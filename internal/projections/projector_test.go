@@ -68,7 +68,8 @@ func TestProjectorsShareAndHandOver(t *testing.T) {
 	w := newWorld(t, 4)
 	const n = 3000
 	// What the database itself has seen of the checkpoints: what a projector counts
-	// leaves out a transaction that took and of which it did not learn.
+	// leaves out a transaction that took and of which it did not learn, and has a
+	// request twice that another has written ahead.
 	if _, err := w.pool.Exec(t.Context(), `
 		CREATE TABLE moves (records bigint);
 		CREATE FUNCTION noted() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -79,13 +80,13 @@ func TestProjectorsShareAndHandOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	requests, facts := lives(n, 4)
-	a, stopA := w.project(t, Config{MaxRecords: 100})
+	_, stopA := w.project(t, Config{MaxRecords: 100})
 	w.produce(t, requests[:1000]...)
-	b, stopB := w.project(t, Config{MaxRecords: 100})
+	_, stopB := w.project(t, Config{MaxRecords: 100})
 	w.produce(t, facts[:3000]...)
 	stopA()
 	w.produce(t, requests[1000:]...)
-	c, _ := w.project(t, Config{MaxRecords: 100})
+	w.project(t, Config{MaxRecords: 100})
 	w.produce(t, facts[3000:]...)
 	stopB()
 	w.caughtUp(t)
@@ -95,14 +96,6 @@ func TestProjectorsShareAndHandOver(t *testing.T) {
 	}
 	if moved != 3*n || back > 0 {
 		t.Errorf("the checkpoints moved over %d records, %d times backwards; want over each of %d once", moved, back, 3*n)
-	}
-	total := 0.0
-	for _, p := range []*Projector{a, b, c} {
-		total += counted(t, p, "folded")
-	}
-	t.Logf("%v of %d records were counted", total, 3*n)
-	if total > 3*n {
-		t.Errorf("%v records were folded, and there are %d", total, 3*n)
 	}
 	if got := w.count(t, "status = 'completed' AND request_topic IS NOT NULL"); got != n {
 		t.Errorf("%d of %d are completed", got, n)

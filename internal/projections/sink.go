@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -33,7 +34,8 @@ type checkpoint struct {
 	next    int64
 }
 
-// move is a checkpoint to be moved from where it was left.
+// move is a checkpoint to be moved from where it was left; one that stays there
+// is only compared.
 type move struct {
 	kafka.TopicPartition
 	topicID    string
@@ -64,12 +66,13 @@ func (e *recreatedError) Error() string {
 
 // sink is the tables' side of the projector.
 type sink struct {
-	pool *pgxpool.Pool
+	pool   *pgxpool.Pool
+	copier copier
 }
 
 // load gives the checkpoints of partitions, and makes those that are not there
 // at start, which holds where each log begins. ids are the topics'.
-func (s sink) load(ctx context.Context, start map[kafka.TopicPartition]int64, ids map[string]string) (map[kafka.TopicPartition]checkpoint, error) {
+func (s *sink) load(ctx context.Context, start map[kafka.TopicPartition]int64, ids map[string]string) (map[kafka.TopicPartition]checkpoint, error) {
 	parts := make([]kafka.TopicPartition, 0, len(start))
 	for tp := range start {
 		parts = append(parts, tp)
@@ -128,26 +131,54 @@ func checkpoints(ctx context.Context, q querier, topics []string, parts []int32,
 
 // apply joins rows to the table and moves the checkpoints, all or nothing. A
 // conflictError holds what the table says of the partitions that are elsewhere.
-func (s sink) apply(ctx context.Context, rows []*row, moves []move) error {
+func (s *sink) apply(ctx context.Context, rows []*row, moves []move) error {
 	ctx, cancel := context.WithTimeout(ctx, transactionPatience)
 	defer cancel()
+	added, joined := s.copier.split(rows)
+	if len(added) == 0 {
+		return s.transact(ctx, 0, moves, func(tx pgx.Tx) error { return upsertRows(ctx, tx, rows) })
+	}
+	err := s.transact(ctx, copyPatience, moves, func(tx pgx.Tx) error {
+		if err := s.copier.write(ctx, tx, added); err != nil {
+			return err
+		}
+		return upsertRows(ctx, tx, joined)
+	})
+	again := gaveWay(err)
+	s.copier.took(!again)
+	if again {
+		return s.transact(ctx, 0, moves, func(tx pgx.Tx) error { return upsertRows(ctx, tx, rows) })
+	}
+	return err
+}
+
+// transact moves the checkpoints and writes, in one transaction. patience bounds
+// each wait for another's lock; 0 does not.
+func (s *sink) transact(ctx context.Context, patience time.Duration, moves []move, write func(pgx.Tx) error) error {
 	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		// Nothing is lost with the server's last transactions: the checkpoints go
 		// back with the rows, and the log is read again from there.
-		if _, err := tx.Exec(ctx, `SET LOCAL synchronous_commit = off`); err != nil {
+		if _, err := tx.Exec(ctx, `SELECT set_config('synchronous_commit', 'off', true), set_config('lock_timeout', $1, true)`,
+			strconv.FormatInt(patience.Milliseconds(), 10)); err != nil {
 			return fmt.Errorf("begin: %w", err)
 		}
 		if err := moveCheckpoints(ctx, tx, moves); err != nil {
 			return err
 		}
-		if len(rows) == 0 {
-			return nil
-		}
-		if _, err := tx.Exec(ctx, upsert, columnsOf(rows).args()...); err != nil {
-			return fmt.Errorf("write jobs: %w", err)
-		}
-		return nil
+		return write(tx)
 	})
+}
+
+// upsertRows upserts rows, in the order of their keys: so two that touch the same rows
+// do not wait for each other.
+func upsertRows(ctx context.Context, tx pgx.Tx, rows []*row) error {
+	if len(rows) == 0 {
+		return nil
+	}
+	if _, err := tx.Exec(ctx, upsert, columnsOf(rows).args()...); err != nil {
+		return fmt.Errorf("write jobs: %w", err)
+	}
+	return nil
 }
 
 // moveCheckpoints compares and sets. The locks keep any other projector out
@@ -155,9 +186,8 @@ func (s sink) apply(ctx context.Context, rows []*row, moves []move) error {
 func moveCheckpoints(ctx context.Context, tx pgx.Tx, moves []move) error {
 	var topics []string
 	var parts []int32
-	var next []int64
 	for _, m := range moves {
-		topics, parts, next = append(topics, m.Topic), append(parts, m.Partition), append(next, m.next)
+		topics, parts = append(topics, m.Topic), append(parts, m.Partition)
 	}
 	found, err := checkpoints(ctx, tx, topics, parts, "FOR UPDATE")
 	if err != nil {
@@ -172,6 +202,13 @@ func moveCheckpoints(ctx context.Context, tx pgx.Tx, moves []move) error {
 	if len(elsewhere) > 0 {
 		return &conflictError{elsewhere}
 	}
+	topics, parts = topics[:0], parts[:0]
+	var next []int64
+	for _, m := range moves {
+		if m.next != m.from { // else it was to be where it is, and no more
+			topics, parts, next = append(topics, m.Topic), append(parts, m.Partition), append(next, m.next)
+		}
+	}
 	tag, err := tx.Exec(ctx, `UPDATE penstock.checkpoints c SET next_offset = u.next_offset, updated_at = now()
 		FROM unnest($3::text[], $4::int[], $5::bigint[]) AS u (topic, part, next_offset)
 		WHERE c.projection = $1 AND c.version = $2 AND c.topic = u.topic AND c.part = u.part`,
@@ -179,8 +216,8 @@ func moveCheckpoints(ctx context.Context, tx pgx.Tx, moves []move) error {
 	if err != nil {
 		return fmt.Errorf("move checkpoints: %w", err)
 	}
-	if tag.RowsAffected() != int64(len(moves)) {
-		return fmt.Errorf("move checkpoints: %d of %d moved", tag.RowsAffected(), len(moves))
+	if tag.RowsAffected() != int64(len(next)) {
+		return fmt.Errorf("move checkpoints: %d of %d moved", tag.RowsAffected(), len(next))
 	}
 	return nil
 }

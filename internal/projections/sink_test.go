@@ -44,7 +44,7 @@ func openDatabase(tb testing.TB, url string) *pgxpool.Pool {
 // put folds records and writes them, without checkpoints.
 func put(ctx context.Context, pool *pgxpool.Pool, records ...event.Record) error {
 	rows, _, why := folder{names}.fold(records)
-	return errors.Join(why, sink{pool}.apply(ctx, rows, nil))
+	return errors.Join(why, (&sink{pool: pool}).apply(ctx, rows, nil))
 }
 
 func mustPut(t *testing.T, pool *pgxpool.Pool, records ...event.Record) {
@@ -212,7 +212,7 @@ func TestWhatModelsAndClientsMaySayIsStored(t *testing.T) {
 
 func TestApplyRollsBackWhenACheckpointIsElsewhere(t *testing.T) {
 	pool := database(t)
-	s := sink{pool}
+	s := sink{pool: pool}
 	one, two := kafka.TopicPartition{Topic: "t.jobs", Partition: 1}, kafka.TopicPartition{Topic: "t.jobs", Partition: 2}
 	ids := map[string]string{"t.jobs": "id1"}
 	found, err := s.load(t.Context(), map[kafka.TopicPartition]int64{one: 0, two: 5}, ids)
@@ -249,7 +249,7 @@ func TestApplyRollsBackWhenACheckpointIsElsewhere(t *testing.T) {
 
 func TestTwoWritersOnTheSamePartitionMoveItOnce(t *testing.T) {
 	pool := database(t)
-	s := sink{pool}
+	s := sink{pool: pool}
 	const end = 200
 	records := make([]event.Record, end)
 	for i := range records {
@@ -264,6 +264,7 @@ func TestTwoWritersOnTheSamePartitionMoveItOnce(t *testing.T) {
 	won := make([]int, 2)
 	for w := range won {
 		wg.Go(func() {
+			s := sink{pool: pool}
 			next := int64(0)
 			for next < end {
 				to := min(next+int64(7+w), end)

@@ -6,6 +6,16 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
+// jobColumns are the columns of the table of jobs, in the order in which they are
+// written, and how many they are.
+const (
+	jobColumns = `
+	tenant, id, lane, conversation, batch, status, rank, endpoint, model, provider, attempt,
+	created_at, started_at, ended_at, deadline, custom_id, metadata, output, usage, error,
+	request_topic, request_partition, request_offset, fact_partition, fact_offset`
+	jobColumnCount = 25
+)
+
 // upsert joins rows to the table by the rules of row.join. It takes the columns
 // as arrays, "" for a text that is not known. JSON is stored as json, not jsonb:
 // that keeps the bytes as they came, and what models say may hold \u0000 or a
@@ -13,10 +23,7 @@ import (
 //
 // A row may be joined only once in a statement, so there must be one a job.
 const upsert = `
-INSERT INTO penstock.jobs AS j (
-	tenant, id, lane, conversation, batch, status, rank, endpoint, model, provider, attempt,
-	created_at, started_at, ended_at, deadline, custom_id, metadata, output, usage, error,
-	request_topic, request_partition, request_offset, fact_partition, fact_offset)
+INSERT INTO penstock.jobs AS j (` + jobColumns + `)
 SELECT
 	tenant, id, lane, NULLIF(conversation, ''), NULLIF(batch, ''), status, rank,
 	NULLIF(endpoint, ''), NULLIF(model, ''), NULLIF(provider, ''), attempt,
@@ -28,10 +35,7 @@ FROM unnest(
 	$12::timestamptz[], $13::timestamptz[], $14::timestamptz[], $15::timestamptz[],
 	$16::text[], $17::text[], $18::text[], $19::text[], $20::text[],
 	$21::text[], $22::int[], $23::bigint[], $24::int[], $25::bigint[]
-) AS u (
-	tenant, id, lane, conversation, batch, status, rank, endpoint, model, provider, attempt,
-	created_at, started_at, ended_at, deadline, custom_id, metadata, output, usage, error,
-	request_topic, request_partition, request_offset, fact_partition, fact_offset)
+) AS u (` + jobColumns + `)
 ON CONFLICT (tenant, id) DO UPDATE SET
 	lane         = CASE WHEN ` + newRequest + ` THEN excluded.lane WHEN ` + oldRequest + ` THEN j.lane ELSE GREATEST(j.lane, excluded.lane) END,
 	conversation = CASE WHEN ` + newRequest + ` THEN excluded.conversation WHEN ` + oldRequest + ` THEN j.conversation
