@@ -33,13 +33,38 @@ func BenchmarkTakeover(b *testing.B) {
 			var took time.Duration
 			var peak uint64
 			for b.Loop() {
-				d, p := w.takeOver(name)
+				d, p := w.takeOver(name, nil)
 				took, peak = took+d, max(peak, p)
 			}
 			b.ReportMetric(took.Seconds()/float64(b.N), "s/takeover")
 			b.ReportMetric(float64(peak)/(1<<20), "MiB-heap")
 		})
 	}
+}
+
+// BenchmarkTakeoverBehindACall is the same where the first request of the
+// partition is of a call that has said nothing yet, while all the tokens were
+// said by others: the watermark stays before it.
+func BenchmarkTakeoverBehindACall(b *testing.B) {
+	tokens, perJob := numberOf(b, "PENSTOCK_RESTORE_TOKENS", 100_000), numberOf(b, "PENSTOCK_RESTORE_JOB", 100)
+	w := takeoverWorld(b)
+	h := event.Head{V: 1, Time: time.Now(), Type: event.JobRequested, Tenant: "default", Job: "slow"}
+	w.write(event.Record{
+		Topic: w.names.Requests(event.Standard), Key: []byte(h.Job),
+		Value: event.Append(nil, &h, []byte(`{"body":{"model":"sim:tokens=1,ttft=1h","messages":[]}}`)),
+	})
+	if err := w.producer.Flush(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	w.takeOver("the first", func() { w.history(tokens, perJob) })
+	var took time.Duration
+	var peak uint64
+	for b.Loop() {
+		d, p := w.takeOver("the second", nil)
+		took, peak = took+d, max(peak, p)
+	}
+	b.ReportMetric(took.Seconds()/float64(b.N), "s/takeover")
+	b.ReportMetric(float64(peak)/(1<<20), "MiB-heap")
 }
 
 func numberOf(b *testing.B, name string, otherwise int) int {
@@ -135,13 +160,13 @@ func (w *takeover) history(tokens, perJob int) {
 }
 
 // takeOver starts a processor, and returns how long it took until it owned the
-// lane, and the heap at its largest.
-func (w *takeover) takeOver(owner string) (took time.Duration, peak uint64) {
+// lane, and the heap at its largest. meanwhile, if any, is done while it owns it.
+func (w *takeover) takeOver(owner string, meanwhile func()) (took time.Duration, peak uint64) {
 	models, err := llm.NewRegistry(nil, simulated.New())
 	if err != nil {
 		w.b.Fatal(err)
 	}
-	cfg := Config{Names: w.names, Owner: owner, Lanes: []event.Lane{event.Standard}, Grace: time.Millisecond}
+	cfg := Config{Names: w.names, Owner: owner, Lanes: []event.Lane{event.Standard}, Grace: time.Millisecond, FirstToken: time.Hour}
 	p, err := New(cfg, w.cluster, models, slog.New(slog.DiscardHandler), nil)
 	if err != nil {
 		w.b.Fatal(err)
@@ -161,6 +186,10 @@ func (w *takeover) takeOver(owner string) (took time.Duration, peak uint64) {
 	}
 	took = time.Since(begun)
 	w.b.StopTimer()
+	if meanwhile != nil {
+		meanwhile()
+		sleep(ctx, 15*time.Second) // and it reads all that back
+	}
 	sleep(ctx, 2*time.Second) // and it commits
 	cancel()
 	if err := <-done; err != nil {

@@ -94,14 +94,17 @@ func (e *Engine) claimFailed(in ClaimFailed) {
 }
 
 // safeBound is where a successor's restore may begin: no event of a request
-// that is not done stands before it.
+// that is not done stands before it. A request that was started and of which
+// nothing was read holds nothing back, however long it takes: what it writes
+// comes behind what was read. Nor do requests that are still to be delivered,
+// unless there was output of which it is not known whose it is.
 func (l *lane) safeBound() offsets.Metadata {
-	if l.epoch == 0 || l.delivered < l.handover || len(l.restored) > 0 {
+	if l.epoch == 0 || len(l.restored) > 0 {
 		return l.bound
 	}
 	m := offsets.Metadata{Bound: l.position, Epoch: l.filter.Epochs[l.Lane]}
 	for _, en := range l.entries {
-		if (en.try > 0 || en.resume != nil) && en.from < m.Bound {
+		if en.shown && en.from < m.Bound {
 			m.Bound, m.Epoch = en.from, en.epoch
 		}
 	}

@@ -68,7 +68,8 @@ type entry struct {
 	name      string // jobKey
 	key       *keyQueue
 	resume    *Resume
-	from      int64 // no output of it stands before this offset; valid once started or resumed
+	shown     bool  // there is output of it: none stands before from
+	from      int64 // of the token partition
 	epoch     int64 // of the lane, in force at from
 	started   bool
 	cancelled bool
@@ -270,7 +271,7 @@ func (e *Engine) own(l *lane, epoch int64) {
 // its read-back; before our claim, all are the past that is folded.
 func (e *Engine) output(l *lane, v *event.View, offset, epochBefore int64) {
 	if l.epoch > 0 {
-		if v.Type != event.OutputStarted && !v.Type.Terminal() {
+		if v.Seq > 0 && v.Type != event.OutputStarted && !v.Type.Terminal() {
 			return
 		}
 		e.keyBuf = append(append(append(e.keyBuf[:0], v.Tenant...), jobKeyMark), v.Job...)
@@ -278,9 +279,15 @@ func (e *Engine) output(l *lane, v *event.View, offset, epochBefore int64) {
 		if en == nil || en.try == 0 {
 			return
 		}
+		if !en.shown {
+			en.shown, en.from, en.epoch = true, offset, epochBefore
+		}
 		if v.Type.Terminal() {
 			en.readBack = true
 			e.settle(en)
+			return
+		}
+		if v.Type != event.OutputStarted {
 			return
 		}
 		if en.fact != "" {

@@ -68,6 +68,66 @@ func TestARestoreThatDoesNotKnowWhatIsAskedForWaits(t *testing.T) {
 	}
 }
 
+// A call may take hours. Until it says something a restore need not look for it,
+// so that what all others say meanwhile is not read again.
+func TestACallThatHasSaidNothingHoldsNoBoundBack(t *testing.T) {
+	e, lps, now := owned(t, 1, Config{})
+	lp := lps[0]
+	l := e.lanes[lp]
+	e.Step(*now, asked(lp, 0, 3))
+	read := func(seen ...Seen) {
+		e.Step(*now, Tokens{Partition: lp.Partition, From: l.position, Next: seen[len(seen)-1].Offset + 1, Seen: seen})
+	}
+	bound := func(want int64) {
+		t.Helper()
+		if m := metadata(e.lanes[lp].commit()); m.Bound != want || m.Epoch != 1 {
+			t.Errorf("%+v, want bound %d in epoch 1", m, want)
+		}
+	}
+	read(outputSeen(lp, 100, []byte("j1"), 0, event.OutputStarted), outputSeen(lp, 101, []byte("j1"), 1, event.OutputDelta))
+	bound(100)
+	read(outputSeen(lp, 200, []byte("j1"), 2, event.OutputCompleted))
+	finish(e, *now, lp, 1)
+	bound(201) // with two calls that have said nothing
+	read(outputSeen(lp, 300, []byte("j2"), 0, event.OutputDelta), outputSeen(lp, 301, []byte("j0"), 0, event.OutputCompleted))
+	bound(300)
+	finish(e, *now, lp, 2)
+	bound(301) // its end was read, and its fact is owed
+	finish(e, *now, lp, 0)
+	bound(302)
+}
+
+// Of a long backlog nothing was begun, so it holds no bound back until it is
+// delivered.
+func TestABacklogOfWhichNothingWasSaidHoldsNoBoundBack(t *testing.T) {
+	for _, said := range []bool{false, true} {
+		e, now, lp := New(Config{Owner: "me", PulseLease: time.Hour}), time.UnixMilli(1_700_000_000_000), LP{event.Standard, 0}
+		e.Step(now, LeaseRenewed{Sent: now, Member: "m"})
+		e.Step(now, PulseSeen{LP: lp, Epoch: 1, Released: true})
+		e.Step(now, Assigned{LP: lp, Life: 1, Member: "m"})
+		l := e.lanes[lp]
+		if said {
+			e.Step(now, Tokens{Next: 1, Seen: []Seen{outputSeen(lp, 0, []byte("j5"), 0, event.OutputStarted)}})
+		} else {
+			e.Step(now, Tokens{Next: 1})
+		}
+		claim := only[AppendClaim](e.Step(now, Located{LP: lp, Gen: l.gen, End: 1, RequestsEnd: 1000}))
+		if len(claim) != 1 {
+			t.Fatalf("%d claims", len(claim))
+		}
+		e.Step(now, Tokens{From: 1, Next: 2, Seen: []Seen{claimSeen(lp, 1, claim[0].Epoch, "me")}})
+		e.Step(now, asked(lp, 0, 3))
+		e.Step(now, Tokens{From: 2, Next: 900})
+		want := int64(900)
+		if said { // by one of those that are still to come, for all that is known
+			want = 0
+		}
+		if m := metadata(e.lanes[lp].commit()); l.epoch == 0 || m.Bound != want {
+			t.Errorf("said %v: bound %d, want %d, in epoch %d", said, m.Bound, want, l.epoch)
+		}
+	}
+}
+
 // BenchmarkRestore is a record of a restore, of jobs that have ended.
 func BenchmarkRestore(b *testing.B) {
 	e, lp, now := restoring(b)

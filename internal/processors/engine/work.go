@@ -111,7 +111,6 @@ func (e *Engine) admit(l *lane, r *Request) {
 	en := &entry{Request: r, lane: l}
 	if r.Poison != "" {
 		en.started = true
-		en.from, en.epoch = l.position, l.filter.Epochs[l.Lane]
 		l.add(en)
 		l.started++
 		e.do(Bury{LP: l.LP, Gen: l.gen, Request: r})
@@ -129,10 +128,10 @@ func (e *Engine) admit(l *lane, r *Request) {
 	if past := l.restored[key]; past != nil {
 		delete(l.restored, key)
 		en.resume = &Resume{From: past.first, To: l.position, Epoch: past.epoch}
-		en.from, en.epoch, en.readBack = past.first, past.epoch, past.End != ""
+		en.shown, en.from, en.epoch, en.readBack = true, past.first, past.epoch, past.End != ""
 	} else if _, minted := job.ParseID(r.Head.Job); minted && r.Data.Repeat {
 		en.resume = &Resume{From: -1, To: l.position}
-		en.from, en.epoch = l.position, l.filter.Epochs[l.Lane]
+		en.shown, en.from, en.epoch = true, l.position, l.filter.Epochs[l.Lane] // it may go on from what it finds
 	}
 	l.add(en)
 	en.name = key
@@ -174,9 +173,6 @@ func (e *Engine) start(en *entry) {
 	var again *Again
 	if en.retry != nil {
 		again, en.retry = en.retry.Again, nil
-	}
-	if en.resume == nil && en.try == 0 {
-		en.from, en.epoch = l.position, l.filter.Epochs[l.Lane]
 	}
 	en.started = true
 	en.try++
