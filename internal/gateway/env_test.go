@@ -269,6 +269,7 @@ type got struct {
 		ThroughSeq int64  `json:"through_seq"`
 		Reason     string `json:"reason"`
 		Cursor     string `json:"cursor"`
+		Status     string `json:"status"`
 	} `json:"data"`
 }
 

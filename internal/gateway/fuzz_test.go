@@ -6,6 +6,8 @@ import (
 	"net/http/httptest"
 	"testing"
 
+	"github.com/gorilla/websocket"
+
 	"github.com/penstock-io/penstock/internal/api"
 	"github.com/penstock-io/penstock/internal/fault"
 )
@@ -59,4 +61,72 @@ func FuzzOffsetParam(f *testing.F) {
 			t.Fatalf("%q: %v", text, err)
 		}
 	})
+}
+
+// FuzzPositionOverHTTPAndASocket asks a running gateway from any position, as a
+// cursor, a Last-Event-ID, an offset, and in a frame.
+func FuzzPositionOverHTTPAndASocket(f *testing.F) {
+	g := onOne(f, Config{})
+	a := g.author()
+	a.whole(3)
+	good := g.open(events(a)).rest()[1].id
+	for _, s := range []string{"", good, good[:len(good)-1], good + "=", "AAAA", "a b", "é", `"}`, "\x7f"} {
+		f.Add(s, "")
+		f.Add("", s)
+	}
+	f.Add(good, good)
+	c := g.dial()
+	f.Fuzz(func(t *testing.T, at, offset string) {
+		for _, path := range []string{events(a), "/v1/topics/tokens/partitions/0/events"} {
+			req, err := http.NewRequest(http.MethodHead, g.url+path, http.NoBody)
+			if err != nil {
+				t.Fatal(err)
+			}
+			q := req.URL.Query()
+			q.Set("cursor", at)
+			if offset != "" {
+				q.Set("offset", offset)
+			}
+			req.URL.RawQuery = q.Encode()
+			if validHeader(at) {
+				req.Header.Set("Last-Event-ID", at)
+			}
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = resp.Body.Close()
+			if s := resp.StatusCode; s != http.StatusOK && s != http.StatusNoContent && s != http.StatusBadRequest {
+				t.Fatalf("%s: %q, %q: %s", path, at, offset, resp.Status)
+			}
+		}
+		frame := append([]byte(`{"op":"subscribe","sub":"f","job":"`+a.head.Job+`","cursor":`), encodeFrame(at)...)
+		if err := c.conn.WriteMessage(websocket.TextMessage, append(frame, '}')); err != nil {
+			t.Fatal(err)
+		}
+		for done := false; !done; {
+			fr, err := c.try()
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch fr.Op {
+			case "error":
+				if done = true; fr.Code != fault.InvalidCursor && fr.Code != fault.InvalidJSON {
+					t.Fatalf("%q: %s", at, fr.raw)
+				}
+			case "end":
+				done = true
+			}
+		}
+	})
+}
+
+// validHeader tells whether a client can send a text as a header's value.
+func validHeader(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] == 0x7f {
+			return false
+		}
+	}
+	return true
 }

@@ -13,6 +13,10 @@ type jobFeed struct {
 	jobStream
 	out  sink
 	snap *snapshot // until it was sent
+
+	hole    *hole      // a gap of which it is not known yet what can be had elsewhere
+	mend    *mend      // that was, until it was sent
+	outcome job.Status // by the row, where the log cannot tell
 }
 
 // snapshot gathers what a job has said so far.
@@ -25,7 +29,16 @@ type snapshot struct {
 
 // poll implements feed.
 func (f *jobFeed) poll(ctx context.Context) (<-chan struct{}, error) {
+	if f.hole != nil {
+		if f.reader.near {
+			return nil, errFar
+		}
+		return nil, f.fill(ctx)
+	}
 	wait, err := f.jobStream.poll(ctx)
+	if f.mend != nil && errors.Is(err, errNoMore) {
+		f.sendMend(f.reader.here(&f.filter), -1)
+	}
 	if f.snap != nil && f.reader.next >= f.snap.until && (err == nil || errors.Is(err, errNoMore)) {
 		f.sendSnapshot()
 	}
@@ -34,6 +47,15 @@ func (f *jobFeed) poll(ctx context.Context) (<-chan struct{}, error) {
 
 // take implements taker.
 func (f *jobFeed) take(e *entry) bool {
+	if f.hole != nil {
+		return false
+	}
+	if f.mend != nil {
+		if !e.view.Type.Terminal() {
+			return true
+		}
+		f.sendMend(f.reader.place(e.offset, -1, &f.filter), e.view.Seq-1)
+	}
 	if f.snap != nil {
 		// The end is always sent as it is: a client has to learn of it.
 		if e.offset < f.snap.until && !e.view.Type.Terminal() {
@@ -63,11 +85,6 @@ func (f *jobFeed) endSnapshot() {
 		f.snap.free()
 		f.snap = nil
 	}
-}
-
-// gap implements taker.
-func (f *jobFeed) gap(reason, cursor string) {
-	f.out.notice(cursor, notice{Type: streamGap, Tenant: f.tenant, Job: f.id, Data: gapData{reason, cursor}}, f.g.cfg.Now())
 }
 
 // beginSnapshot makes the stream begin with what was said so far. A cursor is
@@ -103,6 +120,7 @@ func (g *Gateway) fold(ctx context.Context) (free func(), err error) {
 // end lets go of what the feed holds.
 func (f *jobFeed) end() {
 	f.endSnapshot()
+	f.endMend()
 	f.close()
 }
 

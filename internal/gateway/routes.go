@@ -66,7 +66,7 @@ func (g *Gateway) serveJob(w http.ResponseWriter, r *http.Request) {
 	}
 	c.stream(r, f, func(status string) {
 		if status == "" {
-			status = statusOf(&f.progress)
+			status = f.status()
 		}
 		g.metrics.completions.WithLabelValues(status).Inc()
 		f.end()

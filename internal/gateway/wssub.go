@@ -55,6 +55,9 @@ func (sub *subscription) close() {
 	if f, ok := sub.feed.(folder); ok {
 		f.endSnapshot()
 	}
+	if sub.job != nil {
+		sub.job.endMend()
+	}
 	if sub.part != nil {
 		sub.part.unhang(&sub.of.bell)
 		sub.reader.hub.release(sub.part)
@@ -161,7 +164,10 @@ func (sub *subscription) over() bool {
 func (s *socket) after(sub *subscription, wait <-chan struct{}, err error) {
 	if sub.settling != nil && (errors.Is(err, errNoMore) || err == nil && sub.job.settled(sub.settling, wait)) {
 		s.announce(sub)
-		if sub.job.over {
+		switch {
+		case sub.job.over && sub.job.hole != nil:
+			wait, err = nil, nil // the job's row may have what is missing
+		case sub.job.over:
 			err = errNoMore
 		}
 	}
@@ -241,7 +247,7 @@ func (s *socket) deliver(sub *subscription) {
 func (s *socket) finish(sub *subscription) {
 	status := endedError
 	if sub.job != nil {
-		status = statusOf(&sub.job.progress)
+		status = sub.job.status()
 	}
 	s.g.metrics.completions.WithLabelValues(status).Inc()
 	s.release(sub) // first, so that its name is free when the client reads this

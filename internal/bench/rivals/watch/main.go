@@ -54,62 +54,32 @@ type run struct {
 	counted             atomic.Bool
 	events, tokens, all atomic.Int64
 	delays              [20_000]atomic.Int64 // by half milliseconds
+
+	errs         chan error    // of each watcher and publisher
+	room         chan struct{} // holds a token for each watcher that connects
+	work, joined sync.WaitGroup
 }
+
+// slack is how long the streams go on beyond what is counted, so that all watchers
+// may join late.
+const slack = 10 * time.Second
 
 // stream has the server stream, and watches.
 func (o options) stream(ctx context.Context) error {
-	var r run
-	errs := make(chan error, o.streams*o.watchers+1)
-	var wg sync.WaitGroup
-	channels := make([]string, o.streams)
-	for i := range channels {
-		channels[i] = fmt.Sprint("s", i)
+	r := &run{errs: make(chan error, o.streams*o.watchers+1), room: make(chan struct{}, 50)}
+	begun, err := o.begin(ctx, r)
+	if err != nil {
+		return err
 	}
-	begun := time.Now()
-	join := func(channel string) error {
-		for range o.watchers {
-			w, err := o.dial(ctx, channel)
-			if err != nil {
-				return err
-			}
-			wg.Go(func() {
-				defer func() { _ = w.Close() }()
-				errs <- r.watch(w)
-			})
-		}
-		return nil
-	}
-	seconds := int((o.warm + o.measure).Seconds())
-	stagger := o.warm / 2
-	if o.server == "penstock" { // the job is made first: a watcher gets it from its beginning
-		for i := range channels {
-			time.Sleep(time.Until(begun.Add(stagger * time.Duration(i) / time.Duration(o.streams))))
-			id, err := o.submit(ctx, seconds)
-			if err == nil {
-				err = join(id)
-			}
-			if err != nil {
-				return err
-			}
-		}
-	} else {
-		for _, c := range channels {
-			if err := join(c); err != nil {
-				return err
-			}
-		}
-		begun = time.Now()
-		wg.Go(func() {
-			errs <- post(ctx, fmt.Sprintf("%s/publish?streams=%d&rate=%d&seconds=%d&stagger=%d", o.url, o.streams, o.rate, seconds, int(stagger.Seconds())), nil, nil)
-		})
+	if late := time.Since(begun) - o.warm; late > slack-time.Second {
+		return fmt.Errorf("the watchers had joined %v after the warm-up", late)
 	}
 	time.Sleep(time.Until(begun.Add(o.warm)))
 	before, err := o.observe(ctx)
 	if err != nil {
 		return err
 	}
-	mine := ownCPU()
-	from := time.Now()
+	mine, from := ownCPU(), time.Now()
 	r.counted.Store(true)
 	time.Sleep(o.measure)
 	r.counted.Store(false)
@@ -119,25 +89,67 @@ func (o options) stream(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	wg.Wait()
-	close(errs)
-	var first error
+	r.work.Wait()
+	close(r.errs)
 	failed := 0
-	for err := range errs {
-		if err != nil {
-			failed++
-			first = err
+	for e := range r.errs {
+		if e != nil {
+			failed, err = failed+1, e
 		}
 	}
 	if failed > 0 {
-		return fmt.Errorf("%d of %d watchers did not get all, such as: %w", failed, o.streams*o.watchers, first)
+		return fmt.Errorf("%d of %d watchers did not get all, such as: %w", failed, o.streams*o.watchers, err)
 	}
 	perEvent := float64(r.tokens.Load()) / float64(max(r.all.Load(), 1))
-	events := float64(max(r.events.Load(), 1))
+	tokens := float64(max(r.events.Load(), 1)) * perEvent
 	fmt.Printf("| %s | %s | %d × %d | %d | %.0f | %.1f ms | %.1f ms | %.1f µs | %.1f µs | %.0f MiB |\n", o.server, o.via, o.streams, o.watchers,
-		o.streams*o.watchers*o.rate, events*perEvent/took.Seconds(), r.percentile(.5), r.percentile(.99),
-		(after.cpu-before.cpu)*1e6/events/perEvent, mine.Seconds()*1e6/events/perEvent, after.resident/(1<<20))
+		o.streams*o.watchers*o.rate, tokens/took.Seconds(), r.percentile(.5), r.percentile(.99),
+		(after.cpu-before.cpu)*1e6/tokens, mine.Seconds()*1e6/tokens, after.resident/(1<<20))
 	return nil
+}
+
+// begin has the streams begin and all watchers join, and says when the first began.
+// A job of Penstock's is made first: a watcher gets it from its beginning.
+func (o options) begin(ctx context.Context, r *run) (time.Time, error) {
+	seconds := int((o.warm + o.measure + slack).Seconds())
+	stagger := o.warm / 2
+	begun := time.Now()
+	for i := range o.streams {
+		channel := fmt.Sprint("s", i)
+		if o.server == "penstock" {
+			time.Sleep(time.Until(begun.Add(stagger * time.Duration(i) / time.Duration(o.streams))))
+			var err error
+			if channel, err = o.submit(ctx, seconds); err != nil {
+				return begun, err
+			}
+		}
+		for range o.watchers {
+			r.join(ctx, o, channel)
+		}
+	}
+	r.joined.Wait()
+	if o.server != "penstock" {
+		begun = time.Now()
+		at := fmt.Sprintf("%s/publish?streams=%d&rate=%d&seconds=%d&stagger=%d", o.url, o.streams, o.rate, seconds, int(stagger.Seconds()))
+		r.work.Go(func() { r.errs <- post(ctx, at, nil, nil) })
+	}
+	return begun, nil
+}
+
+// join has one more watcher, of whom so many connect at a time.
+func (r *run) join(ctx context.Context, o options, channel string) {
+	r.room <- struct{}{}
+	r.joined.Add(1)
+	r.work.Go(func() {
+		w, err := o.dial(ctx, channel)
+		r.joined.Done()
+		<-r.room
+		if err == nil {
+			err = r.watch(w)
+			_ = w.Close()
+		}
+		r.errs <- err
+	})
 }
 
 func (r *run) percentile(p float64) float64 {

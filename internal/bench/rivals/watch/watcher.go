@@ -156,10 +156,11 @@ func (r *run) watch(w watcher) error {
 		if errors.Is(err, io.EOF) || err != nil {
 			return fmt.Errorf("it ended at seq %d: %w", seq, err)
 		}
-		done := false
-		if seq, done, err = r.take(b, seq); err != nil || done {
+		next, done, err := r.take(b, seq)
+		if err != nil || done {
 			return err
 		}
+		seq = next
 	}
 }
 
