@@ -11,7 +11,7 @@ RUNS      ?= 1000
 PACKAGES  ?= ./...
 
 .DEFAULT_GOAL := help
-.PHONY: help dev build test page interop deploy-check real-model cover lint fmt tools bench bench-ttft bench-tasks bench-litellm bench-connections bench-hubs bench-streams fuzz stress sim rolling chaos chaos-check chaos-takeover
+.PHONY: help dev build test page interop deploy-check real-model cover lint fmt tools bench bench-ttft bench-tasks bench-litellm bench-connections bench-hubs bench-streams fuzz stress sim rolling hostile chaos chaos-check chaos-takeover
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -98,6 +98,9 @@ chaos-takeover: ## how soon others go on with the jobs of a process that is kill
 
 rolling: ## two gateways behind a proxy are restarted again and again, and nobody misses a token; ROUNDS=20
 	PENSTOCK_ROLLING=$(or $(ROUNDS),20) $(GO) test -v -count=1 -timeout 1h -run '^TestRollingRestarts' ./internal/e2e
+
+hostile: ## quick watchers among a thousand hostile clients of every kind, half frames, slow loris, no reads and more; CROWD=1000 of each
+	PENSTOCK_CROWD=$(or $(CROWD),1000) $(GO) test -v -count=1 -timeout 30m -run '^TestAHostileCrowd' ./internal/e2e
 
 sim: ## the simulation of the processors' engine at length; RUNS=1000 seeds of each kind
 	PENSTOCK_SIM_RUNS=$(RUNS) $(GO) test -count=1 -timeout 2h -v -run '^TestSimulation(OfManySeeds|WithRetention|OfProcesses)' ./internal/processors/engine

@@ -67,9 +67,10 @@ type watcher struct {
 	t    *testing.T
 	url  string // of the server; it may change between two reads
 	job  string
-	ask  string        // the query, such as "?partition=3"
-	last string        // Last-Event-ID
-	wait time.Duration // before it comes back, as the stream said last
+	ask  string              // the query, such as "?partition=3"
+	last string              // Last-Event-ID
+	wait time.Duration       // before it comes back, as the stream said last
+	late func(time.Duration) // nil, or told of each event how old it was when it came
 	got  []message
 	job.Transcript
 }
@@ -143,6 +144,9 @@ func (w *watcher) take(m message) {
 	}
 	if string(v.Job) != w.job || v.Seq != w.NextSeq {
 		w.t.Errorf("job %s: %s with seq %d of %s came, where seq %d was next", w.job, v.Type, v.Seq, v.Job, w.NextSeq)
+	}
+	if w.late != nil {
+		w.late(time.Since(v.Head().Time))
 	}
 	if m.id == "" {
 		w.t.Errorf("job %s: seq %d has no id", w.job, v.Seq)

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
-	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -156,51 +154,4 @@ func TestAWatcherThatRejoinsAThousandTimesEndsWithTheSameText(t *testing.T) {
 	if r.text != want.String() || r.joins < 1000 {
 		t.Errorf("%d bytes of text after %d joins, want %d after a thousand", len(r.text), r.joins, want.Len())
 	}
-}
-
-func TestSlowReadersMoveNeitherMemoryNorTheQuickOne(t *testing.T) {
-	const readers, each, rounds = 200, 64 << 10, 40
-	g := onOne(t, Config{BudgetBytes: 1 << 20, WriteTimeout: time.Minute})
-	a := g.author()
-	a.started()
-	quick := g.dial()
-	quick.say(subscribeJob("s", a))
-	quick.want("subscribed")
-	round := func() time.Duration {
-		began := time.Now()
-		a.say(strings.Repeat("x", each))
-		quick.atLeast(1)
-		return time.Since(began)
-	}
-	quick.atLeast(1) // output.started
-	heap := func() uint64 {
-		var m runtime.MemStats
-		runtime.GC()
-		runtime.ReadMemStats(&m)
-		return m.HeapAlloc
-	}
-	median := func() time.Duration {
-		times := make([]time.Duration, rounds)
-		for i := range times {
-			times[i] = round()
-		}
-		slices.Sort(times)
-		return times[rounds/2]
-	}
-	alone, before := median(), heap()
-	for range readers { // none of them ever reads
-		c := g.dial()
-		c.say(subscribeJob("s", a))
-	}
-	among, after := median(), heap()
-	// The server, its clients and the broker share this process. A reader that
-	// takes nothing may hold one frame, and what it is a copy of; without a bound
-	// it would be all of what was written, 2.6 MB each.
-	if grown := int64(after) - int64(before); grown > readers*(4*flushBytes) {
-		t.Errorf("the heap has grown by %d bytes for %d readers, %d each", grown, readers, grown/readers)
-	}
-	if among > 20*alone+50*time.Millisecond {
-		t.Errorf("the quick one waits %v among slow readers, %v alone", among, alone)
-	}
-	t.Logf("%v alone, %v among %d who do not read; the heap has grown by %d KiB", alone, among, readers, (int64(after)-int64(before))>>10)
 }
