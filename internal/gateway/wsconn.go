@@ -42,6 +42,7 @@ type socket struct {
 	net    *patientConn
 	in     *bufio.Reader // of net: what the client has sent ahead
 	pass   pass
+	pacer  pacer // of what reads the client's frames
 	tenant string
 	id     string          // of the request that it began as
 	ctx    context.Context //nolint:containedctx // of what is asked for this connection: it ends with it
@@ -111,8 +112,13 @@ func (s *socket) apart() (on bool) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		for on = s.frame(); on && s.in.Buffered() > 0; {
-			on = s.frame()
+		for on = s.frame(); on; on = s.frame() {
+			if wait := s.pacer.take(time.Now()); wait > 0 {
+				pause(s.ctx, wait)
+			}
+			if s.in.Buffered() == 0 {
+				return
+			}
 		}
 	}()
 	<-done

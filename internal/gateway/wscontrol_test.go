@@ -3,6 +3,7 @@ package gateway
 import (
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -29,6 +30,40 @@ func TestPingsAreAnsweredWithWhatTheySaid(t *testing.T) {
 			stacks := make([]byte, 4<<20)
 			return !strings.Contains(string(stacks[:runtime.Stack(stacks, true)]), "gateway.(*socket).frame")
 		})
+	}
+}
+
+func TestOneWhoSendsTooMuchIsReadMoreSlowlyAndLosesNothing(t *testing.T) {
+	g := onOne(t, Config{})
+	c, other := g.dial(), g.dial()
+	const more = 400
+	began := time.Now()
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for range framesAhead + more {
+			c.raw(`{"op":"ping"}`)
+		}
+	})
+	for i := range framesAhead + more {
+		if c.want("pong"); i == framesAhead {
+			other.say(`{"op":"ping"}`)
+			other.want("pong")
+		}
+	}
+	wg.Wait()
+	if took, least := time.Since(began), more*time.Second/framesASecond; took < least {
+		t.Errorf("%d frames were read in %v, %v at the least", framesAhead+more, took, least)
+	}
+	var p pacer
+	now := time.Unix(1000, 0)
+	for i := range 3 * framesAhead {
+		want := time.Duration(max(0, i+1-framesAhead)) * time.Second / framesASecond
+		if wait := p.take(now); wait != want {
+			t.Fatalf("after %d frames at once it waits %v, want %v", i+1, wait, want)
+		}
+	}
+	if wait := p.take(now.Add(time.Hour)); wait != 0 {
+		t.Errorf("after an hour it waits %v", wait)
 	}
 }
 
