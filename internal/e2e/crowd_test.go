@@ -170,10 +170,23 @@ func TestAHostileCrowdMovesNothingForTheOthers(t *testing.T) {
 	alone50, alone99 := late.over(ctx, measure)
 	before, goroutines := p.figure("process_resident_memory_bytes"), p.goroutines()
 
+	kinds := crowd(fat, strangers(t, 20))
+	if os.Getenv("PENSTOCK_CROWD") != "" { // each kind by itself, to see who does what
+		for name, h := range kinds {
+			kctx, stop := context.WithCancel(ctx)
+			var gone sync.WaitGroup
+			gone.Go(func() { h.be(kctx, strings.TrimPrefix(p.url, "http://"), each) })
+			late.over(ctx, measure/10)
+			cpu := p.figure("process_cpu_seconds_total")
+			p50, p99 := late.over(ctx, measure/4)
+			t.Logf("%d of %s: %s (p99 %s), %.2f cores", each, name, p50, p99, (p.figure("process_cpu_seconds_total")-cpu)/(measure/4).Seconds())
+			stop()
+			gone.Wait()
+		}
+	}
 	hctx, leave := context.WithCancel(ctx)
 	defer leave()
 	var crowded sync.WaitGroup
-	kinds := crowd(fat, strangers(t, 20))
 	for _, h := range kinds {
 		crowded.Go(func() { h.be(hctx, strings.TrimPrefix(p.url, "http://"), each) })
 	}
