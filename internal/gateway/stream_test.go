@@ -422,11 +422,11 @@ func TestGoroutinesAndFollowedPartitionsComeBackToNothing(t *testing.T) {
 // eventually waits for what other goroutines are about to do.
 func eventually(tb testing.TB, is func() bool) {
 	tb.Helper()
-	ctx, cancel := context.WithTimeout(tb.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(tb.Context(), time.Minute)
 	defer cancel()
 	for !is() {
 		if ctx.Err() != nil {
-			tb.Fatal("it did not come to be in 20 s")
+			tb.Fatal("it did not come to be within a minute")
 		}
 		pause(ctx, 5*time.Millisecond)
 	}

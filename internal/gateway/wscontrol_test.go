@@ -51,7 +51,8 @@ func TestOneWhoSendsTooMuchIsReadMoreSlowlyAndLosesNothing(t *testing.T) {
 		}
 	}
 	wg.Wait()
-	if took, least := time.Since(began), more*time.Second/framesASecond; took < least {
+	// The connection was there a moment before that, and may have saved up for it.
+	if took, least := time.Since(began), more*time.Second/framesASecond*9/10; took < least {
 		t.Errorf("%d frames were read in %v, %v at the least", framesAhead+more, took, least)
 	}
 	var p pacer
