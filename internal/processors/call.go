@@ -35,7 +35,7 @@ type call struct {
 }
 
 func (p *Processor) newCall(g *gate, s engine.Start) *call {
-	c := &call{Start: s, gate: g, vigil: vigil{now: p.now, first: p.cfg.FirstToken, next: p.cfg.NextToken}}
+	c := &call{Start: s, gate: g, vigil: vigil{now: p.now, made: p.now(), first: p.cfg.FirstToken, next: p.cfg.NextToken}}
 	c.ctx, c.cancel = context.WithCancelCause(g.ctx)
 	return c
 }

@@ -20,23 +20,20 @@ import (
 type vigil struct {
 	cancel      context.CancelCauseFunc // breaks the call off
 	now         func() time.Time
+	made        time.Time
 	first, next time.Duration
 	spoke       atomic.Bool  // a token has come: somebody may have seen it
-	until       atomic.Int64 // Unix time in nanoseconds, when it is too long; 0: nobody waits
+	until       atomic.Int64 // nanoseconds since made, when it is too long; 0: nobody waits
 }
 
 // listen counts from now on.
 func (v *vigil) listen() {
-	if patience := v.patience(); v.spoke.Load() || v.until.Load() == 0 {
-		v.until.Store(v.now().Add(patience).UnixNano())
-	}
-}
-
-func (v *vigil) patience() time.Duration {
+	waited := int64(v.now().Sub(v.made))
 	if v.spoke.Load() {
-		return v.next
+		v.until.Store(waited + int64(v.next))
+	} else { // from the first time on
+		v.until.CompareAndSwap(0, waited+int64(v.first))
 	}
-	return v.first
 }
 
 // heard takes note of a piece of the answer. One that says nothing is a sign of
@@ -55,7 +52,7 @@ func (v *vigil) rest() { v.until.Store(0) }
 func (v *vigil) check(now time.Time) {
 	until := v.until.Load()
 	switch {
-	case until == 0 || now.UnixNano() < until:
+	case until == 0 || int64(now.Sub(v.made)) < until:
 	case v.spoke.Load():
 		v.cancel(fault.New(fault.ProviderTimeout, "the model fell silent for %s in the middle of its answer", v.next))
 	default:
