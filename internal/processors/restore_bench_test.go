@@ -43,15 +43,23 @@ func BenchmarkTakeover(b *testing.B) {
 }
 
 // BenchmarkTakeoverBehindACall is the same where the first request of the
-// partition is of a call that has said nothing yet, while all the tokens were
-// said by others: the watermark stays before it.
+// partition is of a call that goes on while all the tokens were said by others:
+// the watermark stays before it. An unwatched one has said nothing; a watched
+// one has begun, so its successor needs the log from there.
 func BenchmarkTakeoverBehindACall(b *testing.B) {
+	for name, stream := range map[string]bool{"unwatched": false, "watched": true} {
+		b.Run(name, func(b *testing.B) { takeoverBehind(b, stream) })
+	}
+}
+
+func takeoverBehind(b *testing.B, stream bool) {
+	b.Helper()
 	tokens, perJob := numberOf(b, "PENSTOCK_RESTORE_TOKENS", 100_000), numberOf(b, "PENSTOCK_RESTORE_JOB", 100)
 	w := takeoverWorld(b)
 	h := event.Head{V: 1, Time: time.Now(), Type: event.JobRequested, Tenant: "default", Job: "slow"}
 	w.write(event.Record{
 		Topic: w.names.Requests(event.Standard), Key: []byte(h.Job),
-		Value: event.Append(nil, &h, []byte(`{"body":{"model":"sim:tokens=1,ttft=1h","messages":[]}}`)),
+		Value: event.Append(nil, &h, fmt.Appendf(nil, `{"body":{"model":"sim:tokens=1,ttft=1h","messages":[]},"stream":%t}`, stream)),
 	})
 	if err := w.producer.Flush(b.Context()); err != nil {
 		b.Fatal(err)
