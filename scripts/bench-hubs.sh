@@ -40,9 +40,11 @@ row() {
 	done
 }
 
-echo "| server | over | held | resident each | of it heap and stacks | goroutines each |"
-echo "|---|---|---|---|---|---|"
-row -idle "${HELD:-5000}"
+if [ "${HELD:=5000}" -gt 0 ]; then # HELD=0: none
+	echo "| server | over | held | resident each | of it heap and stacks | goroutines each |"
+	echo "|---|---|---|---|---|---|"
+	row -idle "$HELD"
+fi
 for round in $(seq "${ROUNDS:-1}"); do
 	echo
 	echo "| server | over | streams × watchers | offered a second | delivered | p50 | p99 | server's CPU a token | watchers' CPU a token | resident |"

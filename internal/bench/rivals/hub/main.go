@@ -75,11 +75,14 @@ func mountCentrifuge() (publisher, error) {
 	if err := node.Run(); err != nil {
 		return nil, err
 	}
+	// No pings: a client over SSE would have to answer them by requests of their own.
+	quiet := centrifuge.PingPongConfig{PingInterval: -1}
 	http.Handle("/ws", centrifuge.NewWebsocketHandler(node, centrifuge.WebsocketConfig{
+		PingPongConfig: quiet,
 		ReadBufferSize: 512, UseWriteBufferPool: true, WriteTimeout: 10 * time.Second,
 		CheckOrigin: func(*http.Request) bool { return true },
 	}))
-	http.Handle("/sse", centrifuge.NewSSEHandler(node, centrifuge.SSEConfig{}))
+	http.Handle("/sse", centrifuge.NewSSEHandler(node, centrifuge.SSEConfig{PingPongConfig: quiet}))
 	return func(channel string, event []byte) error {
 		_, err := node.Publish(channel, event, centrifuge.WithHistory(1000, time.Minute))
 		return err

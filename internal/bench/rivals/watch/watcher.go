@@ -101,9 +101,6 @@ func (s *socket) next() ([]byte, error) {
 	}
 	s.buf.Reset()
 	_, err = s.buf.ReadFrom(in)
-	if err == nil && s.buf.String() == "{}" { // Centrifugo's ping, which wants the same back
-		err = s.WriteMessage(websocket.TextMessage, []byte("{}"))
-	}
 	return s.buf.Bytes(), err
 }
 
