@@ -68,7 +68,7 @@ func TestOneConnectionTooManyIsRefusedWhateverItsKind(t *testing.T) {
 			}
 			// One who has been here comes back by itself, and is not stopped for good.
 			again := g.open(events(a), "Last-Event-ID", "x")
-			if rest := again.rest(); again.resp.StatusCode != http.StatusOK || len(rest) != 0 || len(again.retries) != 1 || len(again.retries[0]) != 4 {
+			if rest := again.rest(); again.resp.StatusCode != http.StatusOK || len(rest) != 0 || len(again.retries) != 1 || len(again.retries[0]) != 4 || again.beats != 1 {
 				t.Errorf("one who comes back: %s, %v, %s", again.resp.Status, rest, again.retries)
 			}
 			stream.close()

@@ -3,6 +3,7 @@ package gateway
 import (
 	"bytes"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -66,6 +67,16 @@ func (f *frames) event(id string, data []byte) {
 	f.buf = append(f.buf, data...)
 	f.buf = append(f.buf, "\n\n"...)
 	f.events++
+}
+
+// comment appends what a person may read who looks at the stream.
+func (f *frames) comment(text string) {
+	f.buf = fmt.Appendf(f.buf, ": %s\n", strings.Map(func(r rune) rune {
+		if r == '\r' || r == '\n' {
+			return ' '
+		}
+		return r
+	}, text))
 }
 
 // heartbeat appends a comment.

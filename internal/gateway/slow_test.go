@@ -62,7 +62,7 @@ func TestSlowReadersMoveNeitherMemoryNorTheQuickOne(t *testing.T) {
 	quick := g.dial()
 	quick.say(subscribeJob("s", a))
 	quick.want("subscribed")
-	quick.atLeast(1) // output.started
+	quick.atLeast(1)            // output.started
 	another := func() *author { // of the same partition
 		for {
 			if b := g.author(); b.part == a.part {

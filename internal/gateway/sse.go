@@ -119,6 +119,7 @@ func (c *sse) turnAway(r *http.Request, err error, again bool) {
 	}
 	c.preface = ""
 	c.out.reset()
+	c.out.comment(string(f.Code) + ": " + f.Message)
 	c.out.retry(max(f.RetryAfter, c.g.comeBack()))
 	_ = c.begin() // whether it took this or not, it is over
 	c.unbind()
