@@ -5,8 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -83,10 +84,15 @@ type streaming struct {
 	tokens  atomic.Int64
 	all     atomic.Int64
 	delays  delays
+	taps    *taps
+
+	mu   sync.Mutex
+	jobs []string // submitted, and not seen to their end by anyone
 }
 
 // MeasureStreams has jobs of a simulated model stream to WebSockets. It ends with
-// an error unless every watcher gets its job's whole answer, each seq once.
+// an error unless every watcher gets its job's whole answer, each seq once; then,
+// and where ctx ends, the jobs that go on are cancelled.
 func (s *Server) MeasureStreams(ctx context.Context, opt StreamsOptions) (*Streams, error) {
 	run := &streaming{server: s, opt: opt}
 	sockets := make([]*websocket.Conn, opt.Streams*opt.Watchers)
@@ -108,47 +114,56 @@ func (s *Server) MeasureStreams(ctx context.Context, opt StreamsOptions) (*Strea
 	if err := dialing.Wait(); err != nil {
 		return nil, fmt.Errorf("bench: %w", err)
 	}
+	defer run.cancel(context.WithoutCancel(ctx))
+	result, err := run.measure(ctx, sockets)
+	if err != nil {
+		return nil, fmt.Errorf("bench: %w", err)
+	}
+	return result, nil
+}
+
+// measure streams to the sockets, and counts what comes.
+func (r *streaming) measure(ctx context.Context, sockets []*websocket.Conn) (*Streams, error) {
+	work, ctx := errgroup.WithContext(ctx)
+	var err error
+	if r.taps, err = newTaps(ctx, work, len(sockets)); err != nil {
+		return nil, err
+	}
 	began := time.Now()
-	work, wctx := errgroup.WithContext(ctx)
-	defer context.AfterFunc(wctx, func() {
-		for _, c := range sockets {
-			_ = c.Close() // wakes who reads
-		}
-	})()
-	for i := range opt.Streams {
+	for i := range r.opt.Streams {
 		work.Go(func() error {
-			if err := pause(wctx, time.Until(began.Add(opt.Warm/2*time.Duration(i)/time.Duration(opt.Streams)))); err != nil {
+			if err := pause(ctx, time.Until(began.Add(r.opt.Warm/2*time.Duration(i)/time.Duration(r.opt.Streams)))); err != nil {
 				return err
 			}
-			return run.stream(wctx, work, sockets[i*opt.Watchers:(i+1)*opt.Watchers])
+			return r.stream(ctx, sockets[i*r.opt.Watchers:(i+1)*r.opt.Watchers])
 		})
 	}
 	result := &Streams{}
 	work.Go(func() error {
-		if err := pause(wctx, opt.Warm); err != nil {
+		if err := pause(ctx, r.opt.Warm); err != nil {
 			return err
 		}
 		from := time.Now()
-		run.counted.Store(true)
-		err := pause(wctx, opt.Measure)
-		run.counted.Store(false)
+		r.counted.Store(true)
+		err := pause(ctx, r.opt.Measure)
+		r.counted.Store(false)
 		result.Elapsed = time.Since(from)
 		return err
 	})
 	if err := work.Wait(); err != nil {
-		return nil, fmt.Errorf("bench: %w", err)
+		return nil, err //nolint:wrapcheck // the caller says whose it is
 	}
-	result.Events, result.Frames = run.events.Load(), run.frames.Load()
-	result.Tokens, result.All = run.tokens.Load(), run.all.Load()
-	for i := range run.delays.counts {
-		result.delays.counts[i].Store(run.delays.counts[i].Load())
+	result.Events, result.Frames = r.events.Load(), r.frames.Load()
+	result.Tokens, result.All = r.tokens.Load(), r.all.Load()
+	for i := range r.delays.counts {
+		result.delays.counts[i].Store(r.delays.counts[i].Load())
 	}
-	result.delays.total.Store(run.delays.total.Load())
+	result.delays.total.Store(r.delays.total.Load())
 	return result, nil
 }
 
 // stream submits one job and has its watchers watch it.
-func (r *streaming) stream(ctx context.Context, work *errgroup.Group, sockets []*websocket.Conn) error {
+func (r *streaming) stream(ctx context.Context, sockets []*websocket.Conn) error {
 	// Longer than the run by the first half of the warm-up: none ends before the
 	// last was counted.
 	tokens := int((r.opt.Warm + r.opt.Measure).Seconds() * float64(r.opt.Rate))
@@ -166,44 +181,64 @@ func (r *streaming) stream(ctx context.Context, work *errgroup.Group, sockets []
 	if err != nil {
 		return fmt.Errorf("the receipt of a job: %w", err)
 	}
+	r.mu.Lock()
+	r.jobs = append(r.jobs, receipt.ID)
+	r.mu.Unlock()
+	subscribe := fmt.Appendf(nil, `{"op":"subscribe","sub":"a","job":%q}`, receipt.ID)
 	for _, conn := range sockets {
-		work.Go(func() error { return r.watch(conn, receipt.ID) })
+		if err := conn.WriteMessage(websocket.TextMessage, subscribe); err != nil {
+			return fmt.Errorf("subscribe to job %s: %w", receipt.ID, err)
+		}
+		if err := r.taps.add(&watcher{run: r, conn: conn.NetConn(), job: receipt.ID}); err != nil {
+			return fmt.Errorf("watch job %s: %w", receipt.ID, err)
+		}
 	}
 	return nil
 }
 
-// watch reads a job's events to its end.
-func (r *streaming) watch(conn *websocket.Conn, id string) error {
-	subscribe := fmt.Appendf(nil, `{"op":"subscribe","sub":"a","job":%q}`, id)
-	if err := conn.WriteMessage(websocket.TextMessage, subscribe); err != nil {
-		return fmt.Errorf("subscribe to job %s: %w", id, err)
+// ended notes that a job needs no cancel.
+func (r *streaming) ended(id string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.jobs = slices.DeleteFunc(r.jobs, func(j string) bool { return j == id })
+}
+
+// cancelPatience bounds the cancelling of what goes on.
+const cancelPatience = 30 * time.Second
+
+// cancel ends the jobs that go on: nobody watches them any more.
+func (r *streaming) cancel(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, cancelPatience)
+	defer cancel()
+	var asked errgroup.Group
+	asked.SetLimit(32)
+	for _, id := range r.jobs {
+		asked.Go(func() error {
+			if resp, err := r.server.do(ctx, http.MethodPost, "/v1/jobs/"+id+"/cancel", nil); err == nil {
+				_ = resp.Body.Close()
+			}
+			return nil // a job that cannot be cancelled comes to its end by itself
+		})
 	}
-	var (
-		frame bytes.Buffer
-		seq   int64
-	)
-	for {
-		_, in, err := conn.NextReader()
-		if err == nil {
-			frame.Reset()
-			_, err = io.Copy(&frame, in)
+	_ = asked.Wait()
+}
+
+// frame takes a message of a watcher's. It tells whether it was the last.
+func (r *streaming) frame(w *watcher, b []byte) (last bool, err error) {
+	switch {
+	case bytes.HasPrefix(b, []byte(`{"op":"events"`)):
+		w.seq, err = r.take(b, w.seq)
+		return false, err
+	case bytes.HasPrefix(b, []byte(`{"op":"end"`)):
+		r.ended(w.job)
+		if !bytes.Contains(b, []byte(`"completed"`)) {
+			return false, fmt.Errorf("it has ended otherwise than it should: %s", b)
 		}
-		if err != nil {
-			return fmt.Errorf("watch job %s: %w", id, err)
-		}
-		switch b := frame.Bytes(); {
-		case bytes.HasPrefix(b, []byte(`{"op":"events"`)):
-			if seq, err = r.take(b, seq); err != nil {
-				return fmt.Errorf("watch job %s: %w", id, err)
-			}
-		case bytes.HasPrefix(b, []byte(`{"op":"end"`)):
-			if !bytes.Contains(b, []byte(`"completed"`)) {
-				return fmt.Errorf("job %s has ended otherwise than it should: %s", id, b)
-			}
-			return nil
-		case bytes.HasPrefix(b, []byte(`{"op":"error"`)):
-			return fmt.Errorf("job %s: %s", id, b)
-		}
+		return true, nil
+	case bytes.HasPrefix(b, []byte(`{"op":"error"`)):
+		return false, fmt.Errorf("the server says %s", b)
+	default:
+		return false, nil
 	}
 }
 
