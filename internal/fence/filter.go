@@ -39,3 +39,10 @@ func (f *Filter) Admit(v *event.View) bool {
 	*newest = max(*newest, v.Epoch)
 	return true
 }
+
+// Pass takes in the newest epochs of records that were passed over, by lane.
+func (f *Filter) Pass(newest Epochs) {
+	for lane, epoch := range newest {
+		f.Epochs[lane] = max(f.Epochs[lane], epoch)
+	}
+}

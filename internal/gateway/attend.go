@@ -17,6 +17,7 @@ func (s *jobStream) attend(ctx context.Context, done func() bool) error {
 	limit := time.NewTimer(s.g.cfg.AnswerPatience)
 	defer limit.Stop()
 	var away time.Time // since when the log could not be read
+	s.reader.narrow()
 	for {
 		wait, err := s.poll(ctx)
 		var retry <-chan time.Time

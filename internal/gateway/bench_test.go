@@ -37,8 +37,8 @@ func BenchmarkFanOut(b *testing.B) {
 	feeds, outs := make([]*jobFeed, watchers), make([]frames, watchers)
 	for i := range feeds {
 		f := &jobFeed{out: &outs[i]}
-		f.tenant, f.id, f.to = "default", "bench", f
-		if err := gw.openJob(b.Context(), &f.jobStream, nil, ""); err != nil {
+		f.tenant, f.id = "default", "bench"
+		if err := f.open(b.Context(), gw, nil, ""); err != nil {
 			b.Fatal(err)
 		}
 		feeds[i] = f

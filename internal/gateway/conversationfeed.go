@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/penstock-io/penstock/internal/fault"
-	"github.com/penstock-io/penstock/internal/fence"
 	"github.com/penstock-io/penstock/internal/job"
 )
 
@@ -34,7 +33,6 @@ type conversationFeed struct {
 
 	part    *partition
 	reader  *reader
-	filter  fence.Filter
 	whole   bool      // a job counts only if its first event was seen
 	jobs    []tracked // the newest last
 	over    bool
@@ -97,8 +95,11 @@ func (f *conversationFeed) open(ctx context.Context, named *int32, at string, sn
 	}
 	if err != nil {
 		f.g.hub.release(f.part)
+		return err
 	}
-	return err
+	f.reader.about = subject{ofConversation, f.id}
+	f.reader.narrow()
+	return nil
 }
 
 func (f *conversationFeed) oldest(ctx context.Context) (*job.Resource, error) {
@@ -124,11 +125,11 @@ func (f *conversationFeed) resume(ctx context.Context, at string) error {
 	if err != nil {
 		return err
 	}
-	f.filter.Epochs = c.Epochs
 	f.reader = newReader(f.g.hub, f.part, c.Next, c.LeaderEpoch)
+	f.reader.filter.Epochs = c.Epochs
 	e, err := f.reader.before(ctx)
 	if gap, ok := errors.AsType[*gapError](err); ok {
-		f.gap(gap.reason, f.reader.here(&f.filter), "")
+		f.gap(gap.reason, f.reader.here(), "")
 		return nil
 	}
 	if err != nil {
@@ -154,18 +155,18 @@ func (f *conversationFeed) poll(ctx context.Context) (<-chan struct{}, error) {
 	if gap, ok := errors.AsType[*gapError](err); ok {
 		f.over = gap.reason == gapRecreated
 		f.whole, f.jobs = false, nil // what was skipped is told; it goes on in the middle
-		f.gap(gap.reason, f.reader.here(&f.filter), "")
+		f.gap(gap.reason, f.reader.here(), "")
 		wait, err = nil, nil
 	}
 	if f.snap != nil && err == nil && (f.over || f.reader.next >= f.snap.until) {
-		f.sendSnapshot(f.reader.here(&f.filter))
+		f.sendSnapshot(f.reader.here())
 	}
 	return wait, err
 }
 
 func (f *conversationFeed) visit(e *entry) bool {
 	v := &e.view
-	if !f.filter.Admit(v) || !f.mine(e) {
+	if !f.reader.filter.Admit(v) || !f.mine(e) {
 		return true
 	}
 	p := f.progress(e)
@@ -173,7 +174,7 @@ func (f *conversationFeed) visit(e *entry) bool {
 		return true
 	}
 	if v.Seq > p.NextSeq && p.End == "" && f.snap == nil {
-		f.gap(gapMissing, f.reader.place(e.offset, -1, &f.filter), string(v.Job))
+		f.gap(gapMissing, f.reader.place(e.offset, -1), string(v.Job))
 	}
 	if !p.Apply(v) {
 		return true
@@ -183,9 +184,9 @@ func (f *conversationFeed) visit(e *entry) bool {
 			f.fold(e)
 			return true
 		}
-		f.sendSnapshot(f.reader.place(e.offset, -1, &f.filter))
+		f.sendSnapshot(f.reader.place(e.offset, -1))
 	}
-	f.out.record(e, f.reader.cursor(e, &f.filter))
+	f.out.record(e, f.reader.cursor(e))
 	return !f.out.full()
 }
 

@@ -35,6 +35,34 @@ type sink interface {
 	reset()
 }
 
+// sharer is a sink whose bytes may serve others as well.
+type sharer interface {
+	// format is one of the wire formats.
+	format() int
+	// mark is the place at which the next event will begin.
+	mark() int
+	// share takes a copy of what was appended since a mark.
+	share(from int, s *shared)
+	// lend appends what another has made, and tells whether it will do here.
+	lend(s *shared) bool
+}
+
+// format implements sharer.
+func (*frames) format() int { return formatSSE }
+
+// mark implements sharer.
+func (f *frames) mark() int { return len(f.buf) }
+
+// share implements sharer.
+func (f *frames) share(from int, s *shared) { s.bytes = bytes.Clone(f.buf[from:]) }
+
+// lend implements sharer.
+func (f *frames) lend(s *shared) bool {
+	f.buf = append(f.buf, s.bytes...)
+	f.events += s.events
+	return true
+}
+
 // full implements sink.
 func (f *frames) full() bool { return len(f.buf) >= flushBytes }
 

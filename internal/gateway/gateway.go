@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -159,6 +160,7 @@ type Gateway struct {
 	door    *door
 	sockets *sockets
 	quiets  quiets
+	crew    crew
 
 	drain    sync.Once
 	draining chan struct{}
@@ -183,6 +185,7 @@ func newGateway(cfg Config, log Log, newTail func(kafka.TailConfig) (Tail, error
 	cfg.setDefaults()
 	g := &Gateway{cfg: cfg, log: log, draining: make(chan struct{}), folding: make(chan struct{}, folds), tasks: map[*task]struct{}{}}
 	g.idle = sync.NewCond(&g.mu)
+	g.crew.limit = runtime.GOMAXPROCS(0)
 	g.metrics = newMetrics(cfg.Registry, cfg.Logger)
 	g.hub = newHub(&g.cfg, log, newTail, g.metrics)
 	g.door = newDoor(&g.cfg, g.metrics)
@@ -212,6 +215,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	g.Drain()
 	g.sockets.all.Wait()
 	g.quiets.all.Wait()
+	g.crew.all.Wait()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for t := range g.tasks {

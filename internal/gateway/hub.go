@@ -260,12 +260,12 @@ func (h *hub) take(ctx context.Context, c *kafka.Chunk) {
 		h.fail(ctx, p, c.Err)
 		return
 	}
-	next, followed := p.end()
-	if !followed || c.Next <= next || c.From > next {
+	tip, followed := p.tip()
+	if !followed || c.Next <= tip.next || c.From > tip.next {
 		return // of an earlier follow
 	}
-	entries, bytes := scan(c.Records, next)
-	s := &segment{entries: entries, first: next, next: c.Next, bytes: bytes + segmentOverhead, taken: h.cfg.Now()}
+	entries, bytes := scan(c.Records, tip.next)
+	s := newSegment(tip, entries, bytes, c.Next, h.cfg.Now())
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !p.add(s) {

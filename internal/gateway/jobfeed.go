@@ -27,6 +27,43 @@ type snapshot struct {
 	free  func()
 }
 
+// open begins the feed, of which it sets what others must not.
+func (f *jobFeed) open(ctx context.Context, g *Gateway, named *int32, at string) error {
+	f.to = f
+	if err := g.openJob(ctx, &f.jobStream, named, at); err != nil {
+		return err
+	}
+	f.reader.whole = f.takeWhole
+	return nil
+}
+
+// takeWhole takes a segment's run that several watchers have before them. The
+// first makes what goes over the wire, for all.
+func (f *jobFeed) takeWhole(s *segment, r *run) bool {
+	out, ok := f.out.(sharer)
+	if !ok || f.snap != nil || f.anySeq || f.progress.End != "" || f.out.full() {
+		return f.reader.walkRun(s, r, f.visitor)
+	}
+	slot, from := &r.shared[out.format()], f.stand()
+	if made := slot.Load(); made != nil && made.from == from && out.lend(made) {
+		f.reader.filter.Epochs, f.progress, f.seen = made.to.epochs, made.to.progress, true
+		f.reader.pass(&s.behind)
+		return !f.out.full() && f.progress.End == ""
+	}
+	mark := out.mark()
+	if !f.reader.walkRun(s, r, f.visitor) && f.progress.End == "" {
+		return false
+	}
+	if last := &s.entries[r.last]; f.progress.NextSeq == from.progress.NextSeq+int64(r.count) && f.reader.next == last.offset+1 {
+		made := &shared{from: from, to: f.stand(), events: r.count}
+		out.share(mark, made)
+		slot.Store(made)
+	}
+	return f.progress.End == ""
+}
+
+func (f *jobFeed) stand() stand { return stand{f.tenant, f.reader.filter.Epochs, f.progress} }
+
 // poll implements feed.
 func (f *jobFeed) poll(ctx context.Context) (<-chan struct{}, error) {
 	if f.hole != nil {
@@ -62,12 +99,12 @@ func (f *jobFeed) take(e *entry) bool {
 			if err := f.snap.text.Apply(&e.view); err != nil {
 				f.g.cfg.Logger.Warn("event not in the snapshot", slog.String("job", f.id), slog.Any("error", err))
 			}
-			f.snap.at = f.reader.cursor(e, &f.filter)
+			f.snap.at = f.reader.cursor(e)
 			return true
 		}
 		f.sendSnapshot()
 	}
-	f.out.record(e, f.reader.cursor(e, &f.filter))
+	f.out.record(e, f.reader.cursor(e))
 	return !f.out.full()
 }
 
@@ -100,7 +137,7 @@ func (f *jobFeed) beginSnapshot(ctx context.Context) error {
 		f.restart(f.start)
 	}
 	until, _ := f.part.end()
-	f.snap = &snapshot{until: until, at: f.reader.here(&f.filter), free: free}
+	f.snap = &snapshot{until: until, at: f.reader.here(), free: free}
 	return nil
 }
 

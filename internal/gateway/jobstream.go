@@ -43,7 +43,6 @@ type jobStream struct {
 	sure   bool  // nothing of the job lies before start
 	later  bool  // it began at a cursor, so the job may lie before it
 
-	filter   fence.Filter
 	progress job.Progress
 	anySeq   bool // the next event may have any seq
 	seen     bool // some event was taken
@@ -70,6 +69,9 @@ func (g *Gateway) openJob(ctx context.Context, s *jobStream, named *int32, at st
 	} else if s.start, s.sure, err = g.begin(ctx, s.part, s.place); err == nil {
 		s.reader = newReader(g.hub, s.part, s.start, -1)
 	}
+	if s.reader != nil {
+		s.reader.about = subject{ofJob, s.id}
+	}
 	if err != nil {
 		s.close()
 	}
@@ -78,6 +80,9 @@ func (g *Gateway) openJob(ctx context.Context, s *jobStream, named *int32, at st
 
 func (s *jobStream) close() {
 	if s.part != nil {
+		if s.reader != nil {
+			s.reader.leave()
+		}
 		s.g.hub.release(s.part)
 		s.part = nil
 	}
@@ -91,8 +96,8 @@ func (s *jobStream) resume(ctx context.Context, at string) error {
 		return err
 	}
 	s.start, s.later, s.anySeq = c.Next, true, true
-	s.filter.Epochs = c.Epochs
 	s.reader = newReader(s.g.hub, s.part, c.Next, c.LeaderEpoch)
+	s.reader.filter.Epochs = c.Epochs
 	e, err := s.reader.before(ctx)
 	if g, ok := errors.AsType[*gapError](err); ok {
 		s.tell(g.reason)
@@ -112,7 +117,7 @@ func (s *jobStream) resume(ctx context.Context, at string) error {
 // tell tells of a gap in front of the stream's position.
 func (s *jobStream) tell(reason string) {
 	s.g.metrics.gaps.WithLabelValues(reason).Inc()
-	s.to.gap(reason, s.reader.here(&s.filter))
+	s.to.gap(reason, s.reader.here())
 }
 
 // mine tells whether a record is the job's.
@@ -160,7 +165,7 @@ func (g *Gateway) badCursor(ctx context.Context, p *partition, why string) error
 // visit takes the partition's next record.
 func (s *jobStream) visit(e *entry) bool {
 	v := &e.view
-	if !s.filter.Admit(v) || !v.Type.Output() || !s.mine(e) {
+	if !s.reader.filter.Admit(v) || !v.Type.Output() || !s.mine(e) {
 		return true
 	}
 	if v.Seq > s.progress.NextSeq && !s.anySeq && s.progress.End == "" {
@@ -171,7 +176,7 @@ func (s *jobStream) visit(e *entry) bool {
 		s.g.cfg.Logger.Warn("a seq is missing", slog.String("job", s.id),
 			slog.Int64("seq", s.progress.NextSeq), slog.Int64("got", v.Seq), slog.Int64("offset", e.offset))
 		s.g.metrics.gaps.WithLabelValues(gapMissing).Inc()
-		s.to.gap(gapMissing, s.reader.place(e.offset, -1, &s.filter))
+		s.to.gap(gapMissing, s.reader.place(e.offset, -1))
 	}
 	if !s.progress.Apply(v) {
 		return true
@@ -180,9 +185,8 @@ func (s *jobStream) visit(e *entry) bool {
 	return s.to.take(e) && s.progress.End == ""
 }
 
-// poll hands over what is there. Where wait is nil, there may be more at once;
-// else it is closed when there may be. After the job's end the error is errNoMore;
-// any other may pass.
+// poll hands over what is there. Its answers are reader.poll's, but that after
+// the job's end the error is errNoMore; any other may pass.
 func (s *jobStream) poll(ctx context.Context) (wait <-chan struct{}, err error) {
 	if s.progress.End != "" || s.over {
 		return nil, errNoMore
@@ -196,6 +200,9 @@ func (s *jobStream) poll(ctx context.Context) (wait <-chan struct{}, err error) 
 		}
 		s.back = false
 		return nil, s.lookBack(ctx)
+	}
+	if s.seen {
+		s.reader.narrow()
 	}
 	if g, ok := errors.AsType[*gapError](err); ok {
 		s.anySeq = true
@@ -237,7 +244,7 @@ func (s *jobStream) lookBack(ctx context.Context) error {
 func (s *jobStream) restart(offset int64) {
 	s.start = offset
 	s.reader.seek(offset)
-	s.filter, s.progress = fence.Filter{}, job.Progress{}
+	s.reader.filter, s.progress = fence.Filter{}, job.Progress{}
 }
 
 // settling is what is known of a job of which a stream has seen nothing.
@@ -262,8 +269,11 @@ func (s *jobStream) settled(q *settling, wait <-chan struct{}) bool {
 		}
 		s.over = true
 		return true
+	case q.known:
+		s.reader.narrow() // its events may be a long time in coming
+		return true
 	default:
-		return q.known
+		return false
 	}
 }
 

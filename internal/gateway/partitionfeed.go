@@ -6,7 +6,6 @@ import (
 
 	"github.com/penstock-io/penstock/internal/api"
 	"github.com/penstock-io/penstock/internal/fault"
-	"github.com/penstock-io/penstock/internal/fence"
 	"github.com/penstock-io/penstock/internal/kafka"
 )
 
@@ -15,7 +14,6 @@ type partitionFeed struct {
 	g       *Gateway
 	part    *partition
 	reader  *reader
-	filter  fence.Filter
 	out     sink
 	over    bool
 	visitor func(*entry) bool
@@ -29,8 +27,8 @@ func (f *partitionFeed) open(ctx context.Context, at, from string) error {
 		if err != nil {
 			return err
 		}
-		f.filter.Epochs = c.Epochs
 		f.reader = newReader(f.g.hub, f.part, c.Next, c.LeaderEpoch)
+		f.reader.filter.Epochs = c.Epochs
 		_, err = f.reader.before(ctx)
 		if gap, ok := errors.AsType[*gapError](err); ok {
 			f.gap(gap.reason)
@@ -41,6 +39,12 @@ func (f *partitionFeed) open(ctx context.Context, at, from string) error {
 	offset, err := f.g.offsetParam(ctx, f.part, from)
 	f.reader = newReader(f.g.hub, f.part, offset, -1)
 	return err
+}
+
+// close lets go of what an open feed holds.
+func (f *partitionFeed) close() {
+	f.reader.leave()
+	f.g.hub.release(f.part)
 }
 
 // offsetParam reads where in a partition to begin: an offset, "earliest" (the
@@ -90,15 +94,15 @@ func (f *partitionFeed) poll(ctx context.Context) (<-chan struct{}, error) {
 }
 
 func (f *partitionFeed) visit(e *entry) bool {
-	if !f.filter.Admit(&e.view) {
+	if !f.reader.filter.Admit(&e.view) {
 		return true
 	}
-	f.out.record(e, f.reader.cursor(e, &f.filter))
+	f.out.record(e, f.reader.cursor(e))
 	return !f.out.full()
 }
 
 func (f *partitionFeed) gap(reason string) {
 	f.g.metrics.gaps.WithLabelValues(reason).Inc()
-	at := f.reader.here(&f.filter)
+	at := f.reader.here()
 	f.out.notice(at, notice{Type: streamGap, Data: gapData{reason, at}}, f.g.cfg.Now())
 }

@@ -18,12 +18,23 @@ type reader struct {
 
 	next        int64 // offset of the record to be read next
 	leaderEpoch int32 // of the record before next; -1: not known
-	opens       int   // of the partition, when the position was last known to be good
+	filter      fence.Filter
+	opens       int // of the partition, when the position was last known to be good
 	topic       cursor.TopicID
 	reborn      int // of the hub: which topic it was
 
-	near bool // poll asks nobody: where it would have to, it gives errFar
+	about subject // whose records are visited where the window knows which those are
+	near  bool    // poll asks nobody: where it would have to, it gives errFar
+	// whole, where it is set, is offered a segment's whole run that several
+	// watchers have before them. It tells whether it took all.
+	whole func(*segment, *run) bool
+	bell  bell
 }
+
+// never is what a poll gives to one who is rung, and waits for no channel.
+//
+//nolint:gochecknoglobals // Nothing is ever sent on it.
+var never = make(<-chan struct{})
 
 // errFar is what the poll of a near reader gives where Kafka has to be asked.
 var errFar = errors.New("gateway: what comes next is not in memory")
@@ -36,22 +47,51 @@ func newReader(h *hub, p *partition, next int64, leaderEpoch int32) *reader {
 	}
 }
 
+// answer has a listener rung where poll said to wait, in place of a channel.
+func (r *reader) answer(who listener) {
+	r.part.mu.Lock()
+	defer r.part.mu.Unlock()
+	r.bell.who = who
+}
+
+// narrow has the reader rung for its own records alone, and no more for all.
+func (r *reader) narrow() {
+	if r.bell.about == r.about {
+		return
+	}
+	r.part.mu.Lock()
+	defer r.part.mu.Unlock()
+	hung := r.bell.hung
+	r.part.unhang(&r.bell)
+	if r.bell.about = r.about; hung {
+		r.part.hang(&r.bell)
+	}
+}
+
+// leave takes the reader's bell away. It is for its end.
+func (r *reader) leave() {
+	r.part.mu.Lock()
+	defer r.part.mu.Unlock()
+	r.part.unhang(&r.bell)
+	r.bell.waiting = false
+}
+
 // cursor is the place behind a record that was just visited.
-func (r *reader) cursor(e *entry, f *fence.Filter) string {
-	if c := e.cursor.Load(); c != nil && c.epochs == f.Epochs {
+func (r *reader) cursor(e *entry) string {
+	if c := e.cursor.Load(); c != nil && c.epochs == r.filter.Epochs {
 		return c.text
 	}
-	c := &placed{f.Epochs, r.place(e.offset+1, e.leaderEpoch, f)}
+	c := &placed{r.filter.Epochs, r.place(e.offset+1, e.leaderEpoch)}
 	e.cursor.Store(c)
 	return c.text
 }
 
 // here is the reader's own place.
-func (r *reader) here(f *fence.Filter) string { return r.place(r.next, r.leaderEpoch, f) }
+func (r *reader) here() string { return r.place(r.next, r.leaderEpoch) }
 
-func (r *reader) place(next int64, leaderEpoch int32, f *fence.Filter) string {
+func (r *reader) place(next int64, leaderEpoch int32) string {
 	return cursor.Cursor{
-		Topic: r.topic, Partition: r.part.id, LeaderEpoch: leaderEpoch, Next: next, Epochs: f.Epochs,
+		Topic: r.topic, Partition: r.part.id, LeaderEpoch: leaderEpoch, Next: next, Epochs: r.filter.Epochs,
 	}.String()
 }
 
@@ -73,15 +113,58 @@ type gapError struct{ reason string }
 func (e *gapError) Error() string { return "records are missing: " + e.reason }
 
 // seek moves the reader.
-func (r *reader) seek(next int64) { r.next, r.leaderEpoch = next, -1 }
+func (r *reader) seek(next int64) {
+	r.part.mu.Lock()
+	defer r.part.mu.Unlock()
+	r.next, r.leaderEpoch = next, -1
+	r.bell.waiting, r.bell.rung = false, false // what it had passed is before it again
+}
+
+// pass moves the reader forward to a place before which nothing is for it.
+func (r *reader) pass(to *spot) {
+	r.filter.Pass(to.epochs)
+	if to.next > r.next {
+		r.next, r.leaderEpoch = to.next, to.leaderEpoch
+	}
+}
+
+// look finds what the window has at the reader's position. wait, where it is not
+// nil, tells of a ring: there is nothing yet.
+func (r *reader) look() (v view, wait <-chan struct{}) {
+	p, b := r.part, &r.bell
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case b.rung:
+		r.pass(&b.passed)
+	case b.waiting && p.followed:
+		r.pass(&p.last)
+	}
+	b.rung, b.waiting = false, false
+	v = p.atLocked(r.next)
+	if !v.followed || v.opens != r.opens || v.older || v.segment != nil {
+		return v, nil
+	}
+	if b.who == nil {
+		b.who = make(wakes, 1)
+	}
+	p.hang(b)
+	b.waiting = true
+	if w, ok := b.who.(wakes); ok {
+		return v, w
+	}
+	return v, never
+}
 
 // poll hands the records at the reader's position to visit, one by one, until
-// visit wants no more or there are none. It reads from Kafka once at most, and
-// only what is before the window; a near reader does not. Where wait is nil there may be more at once;
-// else it is closed when there may be.
+// visit wants no more or there are none; of the window's those of its subject
+// alone. It reads from Kafka once at most, and only what is before the window; a
+// near reader does not. Where wait is nil there may be more at once; else
+// something is received from it when there may be, or the reader's listener is
+// rung.
 func (r *reader) poll(ctx context.Context, visit func(*entry) bool) (wait <-chan struct{}, err error) {
 	for {
-		v := r.part.at(r.next)
+		v, wait := r.look()
 		away := !v.followed || v.opens != r.opens
 		switch {
 		case r.near && (away || v.older):
@@ -90,16 +173,50 @@ func (r *reader) poll(ctx context.Context, visit func(*entry) bool) (wait <-chan
 			if err := r.reopen(ctx); err != nil {
 				return nil, err
 			}
-		case v.segment != nil:
-			if !r.read(v.segment.entries, v.segment.next, visit) {
-				return nil, nil
-			}
 		case v.older:
 			return nil, r.catchUp(ctx, visit)
-		default:
-			return v.wait, nil
+		case v.segment == nil:
+			return wait, nil
+		case !r.walk(v.segment, visit):
+			return nil, nil
 		}
 	}
+}
+
+// walk visits what a segment has of the reader's subject, and moves behind it. It
+// tells whether visit took all.
+func (r *reader) walk(s *segment, visit func(*entry) bool) bool {
+	if r.about == (subject{}) {
+		return r.read(s.entries, s.next, visit)
+	}
+	if run := s.runs[r.about]; run != nil {
+		switch {
+		case r.whole != nil && run.watchers > 1 && r.next <= s.entries[run.first].offset:
+			if !r.whole(s, run) {
+				return false
+			}
+		case !r.walkRun(s, run, visit):
+			return false
+		}
+	}
+	r.pass(&s.behind)
+	return true
+}
+
+// walkRun visits a run from the reader's position on.
+func (r *reader) walkRun(s *segment, run *run, visit func(*entry) bool) bool {
+	for i := run.first; i >= 0; i = *s.entries[i].following(r.about.kind) {
+		e := &s.entries[i]
+		if e.offset < r.next {
+			continue
+		}
+		r.next, r.leaderEpoch = e.offset+1, e.leaderEpoch
+		r.filter.Pass(*e.epochs)
+		if !visit(e) {
+			return false
+		}
+	}
+	return true
 }
 
 // read visits entries and moves behind them, in the end to next. It tells

@@ -38,8 +38,8 @@ func (g *Gateway) serveJob(w http.ResponseWriter, r *http.Request) {
 	}
 	defer func() { c.pass.leave() }()
 	f := &jobFeed{out: &c.out}
-	f.tenant, f.id, f.to = api.Tenant(ctx), job.Canonical(api.PathParam(r, "id")), f
-	if err := g.openJob(ctx, &f.jobStream, named, at); err != nil {
+	f.tenant, f.id = api.Tenant(ctx), job.Canonical(api.PathParam(r, "id"))
+	if err := f.open(ctx, g, named, at); err != nil {
 		c.turnAway(r, err, again)
 		return
 	}
@@ -108,7 +108,7 @@ func (g *Gateway) servePartition(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if r.Method == http.MethodHead {
-		g.hub.release(p)
+		f.close()
 		c.head()
 		return
 	}
@@ -117,7 +117,7 @@ func (g *Gateway) servePartition(w http.ResponseWriter, r *http.Request) {
 			status = endedError
 		}
 		g.metrics.completions.WithLabelValues(status).Inc()
-		g.hub.release(p)
+		f.close()
 	})
 }
 

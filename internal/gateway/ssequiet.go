@@ -16,9 +16,8 @@ import (
 // quiet is an SSE stream of which nothing has come for a while. It has left
 // net/http, whose buffers and goroutines would take 35 KB for as long as it lasts.
 // What it has instead is a reader, a goroutine with a small stack that notices
-// when the client goes, and the pump, which owns the feed and all writing and is a
-// goroutine only while there is something to do: ring starts it. The stream goes
-// on in the chunks of HTTP/1.1 in which it began.
+// when the client goes, and the pump, which owns the feed and all writing. The
+// stream goes on in the chunks of HTTP/1.1 in which it began.
 type quiet struct {
 	g      *Gateway
 	conn   *patientConn
@@ -28,31 +27,30 @@ type quiet struct {
 	pass   pass
 	ctx    context.Context //nolint:containedctx // of what the feed asks for: it ends with the stream
 	cancel context.CancelFunc
-	bell   bell
-	work   sync.WaitGroup // the pump
+	pump
 
-	mu      sync.Mutex
-	rung    bool
-	pumping bool
-	ended   bool // nothing is started any more
+	// Guarded by the pump's mu.
 	due     bool // a heartbeat is
 	leaving bool // the server is stopping
 	beat    *time.Timer
 
-	how string // it ended; the pump's, then the reader's
+	// Of the pump alone.
+	chunks outbox // what is to be written
+	last   bool   // nothing comes behind it
+	how    string // it ended; the pump's, then the reader's
 }
 
-// perched is a feed that reads one partition.
+// perched is a feed that has one reader.
 type perched interface {
 	feed
-	perch() *partition
+	perch() *reader
 }
 
 // perch implements perched.
-func (f *jobFeed) perch() *partition { return f.part }
+func (f *jobFeed) perch() *reader { return f.reader }
 
 // perch implements perched.
-func (f *partitionFeed) perch() *partition { return f.part }
+func (f *partitionFeed) perch() *reader { return f.reader }
 
 // quiets are the streams that have left net/http.
 type quiets struct {
@@ -78,12 +76,12 @@ func (c *sse) stream(r *http.Request, f perched, done func(status string)) {
 	q := &quiet{g: c.g, conn: c.left, feed: f, out: &c.out, done: done, how: endedGone, pass: c.pass}
 	c.pass = pass{}
 	c.w, c.control, c.left = nil, nil, nil // so that net/http's part can go
-	q.bell.ring = q.ring
+	q.pump.crew, q.pump.round = &c.g.crew, q.goRound
 	q.ctx, q.cancel = context.WithCancel(telemetry.Carry(api.Detach(r.Context()), r.Context()))
 	c.g.metrics.active.Inc()
 	c.g.quiets.add(q)
-	f.perch().hang(&q.bell) // which may ring at once: q has all that it needs
-	q.ring()                // something may have come meanwhile
+	f.perch().answer(q) // which may be rung at once: q has all that it needs
+	q.ring()            // something may have come meanwhile
 	go q.watch()
 }
 
@@ -152,23 +150,6 @@ func (q *quiet) watch() {
 	}
 }
 
-// ring has the pump look around. It may be called with a partition's lock held.
-func (q *quiet) ring() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.ringLocked()
-}
-
-func (q *quiet) ringLocked() {
-	q.rung = true
-	if q.pumping || q.ended {
-		return
-	}
-	q.pumping = true
-	q.work.Add(1)
-	go q.pump()
-}
-
 // tick is after a silence.
 func (q *quiet) tick() {
 	q.mu.Lock()
@@ -177,69 +158,84 @@ func (q *quiet) tick() {
 	q.ringLocked()
 }
 
-// pump goes round until there is nothing more to do. What ends the stream closes
-// the connection, so that the reader ends too.
-func (q *quiet) pump() {
-	defer q.work.Done()
-	for {
+// goRound writes what has come. What ends the stream closes the connection, so that
+// the reader ends too.
+func (q *quiet) goRound(alone bool) onward {
+	q.mu.Lock()
+	due, leaving := q.due, q.leaving
+	q.due = false
+	q.mu.Unlock()
+	if all, err := q.flush(alone); err != nil || !all || q.last { // what was left of the last round
+		return q.wrote(over, all, err)
+	}
+	q.feed.perch().near = !alone
+	wait, err := q.feed.poll(q.ctx)
+	if errors.Is(err, errFar) {
 		q.mu.Lock()
-		if !q.rung || q.ended {
-			q.pumping = false
-			q.mu.Unlock()
-			return
-		}
-		due, leaving := q.due, q.leaving
-		q.rung, q.due = false, false
+		q.due = q.due || due
 		q.mu.Unlock()
-		if how, on := q.round(due, leaving); !on {
-			q.how = how
-			_ = q.conn.Close() // the reader ends; pumping stays, so that no other begins
-			return
-		}
+		return apart
 	}
+	if due && len(q.out.buf) == 0 {
+		q.out.heartbeat()
+	}
+	q.chunk()
+	next := q.after(wait, err, leaving)
+	all, err := q.flush(alone)
+	return q.wrote(next, all, err)
 }
 
-// round writes what has come. It tells whether the stream goes on, and if not, how
-// it ended.
-func (q *quiet) round(due, leaving bool) (how string, on bool) {
-	for {
-		wait, err := q.feed.poll(q.ctx)
-		if due && len(q.out.buf) == 0 {
-			q.out.heartbeat()
-		}
-		due = false
-		if werr := q.flush(); werr != nil {
-			return ended(werr), false
-		}
-		switch {
-		case errors.Is(err, errNoMore):
-			q.last()
-			return "", false
-		case leaving:
-			q.out.retry(q.g.comeBack())
-			_ = q.flush() // whether it took this or not, it is over
-			q.last()
-			return endedDrained, false
-		case q.ctx.Err() != nil:
-			return endedGone, false
-		case err != nil:
-			q.g.cfg.Logger.WarnContext(q.ctx, "stream waits for the log", slog.Any("error", err))
-			time.AfterFunc(retryPause, q.ring)
-			return "", true
-		case wait != nil:
-			return "", true
-		}
+// wrote finds what comes after a write.
+func (q *quiet) wrote(next onward, all bool, err error) onward {
+	switch {
+	case err != nil:
+		next, q.how = over, ended(err)
+	case !all:
+		return apart
 	}
+	if next == over {
+		_ = q.conn.Close() // the reader ends
+	}
+	return next
 }
 
-// flush writes the frames as a chunk.
-func (q *quiet) flush() error {
+// after finds what a poll's answer is for the stream: idle where it waits, over
+// where this was its last chunk.
+func (q *quiet) after(wait <-chan struct{}, err error, leaving bool) onward {
+	switch {
+	case errors.Is(err, errNoMore):
+		q.how = ""
+	case leaving:
+		q.how = endedDrained
+		q.out.retry(q.g.comeBack())
+		q.chunk()
+	case q.ctx.Err() != nil:
+		q.last, q.how = true, endedGone
+		return over
+	case err != nil:
+		q.g.cfg.Logger.WarnContext(q.ctx, "stream waits for the log", slog.Any("error", err))
+		time.AfterFunc(retryPause, q.ring)
+		return idle
+	case wait != nil:
+		return idle
+	default:
+		return again
+	}
+	// The end of the chunks: the client knows then that the stream was not cut off.
+	q.chunks.add(&q.g.sockets.buffers, []byte("0\r\n\r\n"))
+	q.last = true
+	return over
+}
+
+// chunk makes a chunk of the frames.
+func (q *quiet) chunk() {
 	b := q.out.buf
 	if len(b) == 0 {
-		return nil
+		return
 	}
-	const around = 16 // bytes
-	_, err := q.conn.Write(fmt.Appendf(make([]byte, 0, len(b)+around), "%x\r\n%s\r\n", len(b), b))
+	buf := q.chunks.buffer(&q.g.sockets.buffers)
+	*buf = fmt.Appendf(*buf, "%x\r\n", len(b))
+	*buf = append(append(*buf, b...), "\r\n"...)
 	if q.out.events > 0 {
 		q.g.metrics.chunks.Add(float64(q.out.events))
 	}
@@ -247,11 +243,27 @@ func (q *quiet) flush() error {
 	q.mu.Lock()
 	q.beat.Reset(q.g.cfg.Heartbeat)
 	q.mu.Unlock()
-	return err
 }
 
-// last ends the chunks: the client knows then that the stream was not cut off.
-func (q *quiet) last() { _, _ = q.conn.Write([]byte("0\r\n\r\n")) } // whether it took this or not, it is over
+// flush writes what is to be sent: what the system takes at once, or all. It tells
+// whether nothing is left.
+func (q *quiet) flush(wait bool) (all bool, err error) {
+	b := q.chunks.bytes()
+	if len(b) == 0 {
+		return true, nil
+	}
+	put := q.conn.try
+	if wait {
+		put = q.conn.Write
+	}
+	n, err := put(b)
+	if err == nil && n < len(b) {
+		q.chunks.skip(n)
+		return false, nil
+	}
+	q.chunks.reset(&q.g.sockets.buffers)
+	return true, err
+}
 
 // end comes when the reader has ended: what is under way is waited for, and what
 // was held is let go.
@@ -263,7 +275,7 @@ func (q *quiet) end() {
 	q.cancel()
 	_ = q.conn.Close() // it may be closed already
 	q.work.Wait()
-	q.feed.perch().unhang(&q.bell)
+	q.chunks.reset(&q.g.sockets.buffers)
 	q.done(q.how)
 	q.pass.leave()
 	q.g.metrics.active.Dec()

@@ -87,8 +87,8 @@ func (a *sockets) serve(w http.ResponseWriter, r *http.Request) {
 		a.leave(nil, in)
 		return
 	}
-	s := newSocket(a, conn, h.conn)
-	s.in, s.pass = h.in, in
+	s := newSocket(a, conn, h.conn.patientConn)
+	s.in, s.pass, h.conn.socket = h.in, in, s
 	s.tenant, s.id = api.Tenant(r.Context()), api.RequestID(r.Context())
 	s.ctx, s.cancel = context.WithCancel(telemetry.Carry(api.Detach(r.Context()), r.Context()))
 	a.mu.Lock()
@@ -107,7 +107,7 @@ const readBuffer = 288
 type hijacker struct {
 	http.ResponseWriter
 	patience time.Duration
-	conn     *patientConn
+	conn     *libraryConn
 	in       *bufio.Reader
 }
 
@@ -117,7 +117,7 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err != nil {
 		return nil, nil, err //nolint:wrapcheck // as it is, for the library that asks
 	}
-	h.conn = newPatientConn(conn, h.patience)
+	h.conn = &libraryConn{patientConn: newPatientConn(conn, h.patience)}
 	if buf.Reader.Buffered() == 0 { // else the library says that the client was too quick
 		h.in = bufio.NewReaderSize(h.conn, readBuffer)
 		buf.Reader = h.in

@@ -7,8 +7,17 @@ import (
 
 // awaiter waits for a connection to have something to read, and reads nothing. It
 // takes so little of a goroutine's stack that 2 KB are enough for one that does
-// no more; a read takes a stack of 4 KB, and keeps it.
-type awaiter struct{ raw syscall.RawConn }
+// no more; a read takes a stack of 4 KB, and keeps it. And it writes what the
+// system takes at once, and waits for nothing.
+type awaiter struct {
+	raw syscall.RawConn
+	// Of the write under way. They are here, and put is made once, so that a write
+	// allocates nothing.
+	put   func(fd uintptr) bool
+	out   []byte
+	done  int
+	errno syscall.Errno
+}
 
 func newAwaiter(conn any) *awaiter {
 	c, ok := conn.(syscall.Conn)
@@ -19,7 +28,9 @@ func newAwaiter(conn any) *awaiter {
 	if err != nil {
 		return nil
 	}
-	return &awaiter{raw}
+	a := &awaiter{raw: raw}
+	a.put = a.send
+	return a
 }
 
 // await returns when a read would not wait, or with what ended the connection.
@@ -33,4 +44,36 @@ func readable(fd uintptr) bool {
 	_, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&b)), 1, //nolint:gosec // the kernel writes one byte at most
 		syscall.MSG_PEEK|syscall.MSG_DONTWAIT, 0, 0)
 	return errno != syscall.EAGAIN && errno != syscall.EINTR
+}
+
+// write writes as much of b as the system takes at once. One goroutine may write
+// at a time.
+func (a *awaiter) write(b []byte) (n int, err error) {
+	a.out, a.done, a.errno = b, 0, 0
+	err = a.raw.Write(a.put)
+	a.out = nil
+	if err == nil && a.errno != 0 {
+		err = a.errno
+	}
+	return a.done, err //nolint:wrapcheck // only looked at
+}
+
+// send is write on a file descriptor. It never waits, as readable.
+func (a *awaiter) send(fd uintptr) bool {
+	for a.done < len(a.out) {
+		rest := a.out[a.done:]
+		n, _, errno := syscall.RawSyscall6(syscall.SYS_SENDTO, fd, uintptr(unsafe.Pointer(unsafe.SliceData(rest))), uintptr(len(rest)), //nolint:gosec // the kernel reads that much
+			syscall.MSG_DONTWAIT|syscall.MSG_NOSIGNAL, 0, 0)
+		switch errno {
+		case 0:
+			a.done += int(n) //nolint:gosec // at most what was given
+		case syscall.EINTR:
+		case syscall.EAGAIN:
+			return true
+		default:
+			a.errno = errno
+			return true
+		}
+	}
+	return true
 }

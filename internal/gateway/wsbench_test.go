@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gorilla/websocket"
+
 	"github.com/penstock-io/penstock/internal/event"
 	"github.com/penstock-io/penstock/internal/kafka"
 )
@@ -19,10 +21,8 @@ type benchJob struct {
 func benchSocket(b *testing.B) (*Gateway, *benchJob) {
 	b.Helper()
 	gw := newGateway(Config{Partitions: 1}, still{}, func(kafka.TailConfig) (Tail, error) { return still{}, nil })
-	s := &socket{
-		g: gw, all: gw.sockets, tenant: "default", ctx: b.Context(),
-		names: map[string]*subscription{}, subs: map[*subscription]struct{}{},
-	}
+	s := newSocket(gw.sockets, &websocket.Conn{}, nil)
+	s.tenant, s.ctx = "default", b.Context()
 	return gw, &benchJob{s, event.Head{
 		Type: event.OutputDelta, V: 1, Time: time.Now(), Tenant: "default", Job: "bench", Attempt: 1, Lane: event.Standard, Epoch: 1,
 	}}
@@ -38,6 +38,7 @@ func (j *benchJob) subscribe(b *testing.B, _ *Gateway, name string) *subscriptio
 		b.Fatal(err)
 	}
 	sub.reader.near = true
+	sub.reader.answer(sub)
 	return sub
 }
 
@@ -67,7 +68,8 @@ func BenchmarkEventsFrame(b *testing.B) {
 		if _, err := sub.feed.poll(b.Context()); err != nil {
 			b.Fatal(err)
 		}
-		size = len(sub.frame.finish())
+		sub.frame.finish()
+		size = len(sub.frame.box.bytes())
 		sub.frame.reset()
 	}
 	b.SetBytes(int64(size))

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"time"
 
@@ -31,10 +32,9 @@ const (
 )
 
 // socket is one WebSocket connection. Its reader is a goroutine for as long as
-// it lives; it works the client's frames off one by one. The pump, which owns
-// the subscriptions and all writing, is a goroutine only while there is
-// something to do: ring starts it. Errands are short-lived goroutines that ask
-// Kafka or PostgreSQL on behalf of one subscription, which they own meanwhile.
+// it lives; it works the client's frames off one by one. The pump owns the
+// subscriptions and all writing. Errands are short-lived goroutines that ask Kafka
+// or PostgreSQL on behalf of one subscription, which they own meanwhile.
 type socket struct {
 	g      *Gateway
 	all    *sockets
@@ -47,37 +47,31 @@ type socket struct {
 	id     string          // of the request that it began as
 	ctx    context.Context //nolint:containedctx // of what is asked for this connection: it ends with it
 	cancel context.CancelFunc
-	bell   bell
-	work   sync.WaitGroup // pump and errands
+	pump          // its work are errands too
 
-	mu      sync.Mutex
-	room    sync.Cond // the inbox was emptied
-	inbox   []func()  // for the pump
-	rung    bool
-	pumping bool
-	busy    bool // the reader works on a frame
-	leaving bool // the client was told to go
-	ended   bool // nothing is started any more
-	names   map[string]*subscription
-	subs    map[*subscription]struct{} // that were not released yet; one without a name was unsubscribed
+	// Guarded by the pump's mu.
+	room     sync.Cond // the inbox was emptied
+	inbox    []func()  // for the pump
+	rungSubs *subscription
+	busy     bool // the reader works on a frame
+	leaving  bool // the client was told to go
+	subs     []*subscription // that were not released yet; one without a name was unsubscribed
 
 	// Of the pump alone.
-	queue   []*subscription // who can be read, in turns
-	idle    map[<-chan struct{}][]*subscription
+	queue   line   // who can be read, in turns
+	out     outbox // what is to be written
 	errands []func()
-	running int
+	asking  int    // errands that run
 	broken  bool   // nothing can be written any more
+	closing bool   // nothing but what is in out
 	how     string // the connection ended, as a metric has it
 	ticker  *time.Timer
 }
 
 func newSocket(a *sockets, conn *websocket.Conn, nc *patientConn) *socket {
-	s := &socket{
-		g: a.g, all: a, conn: conn, net: nc, how: endedGone,
-		names: map[string]*subscription{}, subs: map[*subscription]struct{}{}, idle: map[<-chan struct{}][]*subscription{},
-	}
+	s := &socket{g: a.g, all: a, conn: conn, net: nc, how: endedGone}
+	s.pump.crew, s.pump.round = &a.g.crew, s.goRound
 	s.room.L = &s.mu
-	s.bell.ring = s.ring
 	conn.SetReadLimit(maxFrame)
 	conn.SetPongHandler(func(string) error { nc.heard(); return nil }) // of those within a message
 	return s
@@ -177,8 +171,7 @@ func (s *socket) control() (was bool, err error) {
 		for i := range said {
 			said[i] = frame[head+i] ^ frame[2+i%4]
 		}
-		// Whether it can be written shows at the next frame soon enough.
-		_ = s.conn.WriteControl(websocket.PongMessage, said, time.Now().Add(time.Second))
+		s.tell(func() { s.writeControl(framePong, said) })
 	}
 	_, err = s.in.Discard(head + size)
 	return true, err //nolint:wrapcheck // only looked at
@@ -247,58 +240,24 @@ func (s *socket) reportLocked(f func()) {
 	s.ringLocked()
 }
 
-// ring has the pump look around. It may be called with a partition's lock held.
-func (s *socket) ring() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.ringLocked()
-}
-
-func (s *socket) ringLocked() {
-	s.rung = true
-	if s.pumping || s.ended {
-		return
+// goRound gives every subscription that can be read a turn, until there is much to
+// be written or none can be read, and writes.
+func (s *socket) goRound(alone bool) onward {
+	if !s.flush(alone) { // what is left of the last round
+		return apart
 	}
-	s.pumping = true
-	s.work.Add(1)
-	go s.pump()
-}
-
-// launch runs f in a goroutine that end waits for, unless all has ended.
-func (s *socket) launch(f func()) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.ended {
-		return
-	}
-	s.work.Go(f)
-}
-
-// pump goes round until there is nothing more to do.
-func (s *socket) pump() {
-	defer s.work.Done()
-	for {
-		s.mu.Lock()
-		if !s.rung || s.ended {
-			s.pumping = false
-			s.mu.Unlock()
-			return
-		}
-		s.rung = false
-		s.mu.Unlock()
-		s.round()
-	}
-}
-
-// round gives every subscription that can be read a turn, until none can be.
-func (s *socket) round() {
 	s.attend()
-	for len(s.queue) > 0 && !s.broken {
-		sub := s.queue[0]
-		s.queue[0] = nil
-		s.queue = s.queue[1:]
-		s.turn(sub)
+	for s.queue.first != nil && !s.broken && len(s.out.bytes()) < flushBytes {
+		s.turn(s.queue.take())
 		s.attend()
+	}
+	switch {
+	case !s.flush(alone):
+		return apart
+	case s.queue.first != nil && !s.broken:
+		return again
+	default:
+		return idle
 	}
 }
 
@@ -306,39 +265,110 @@ func (s *socket) round() {
 func (s *socket) attend() {
 	s.mu.Lock()
 	todo := s.inbox
-	s.inbox = nil
-	s.room.Broadcast()
+	if s.inbox = nil; len(todo) > 0 {
+		s.room.Broadcast()
+	}
+	for sub := s.rungSubs; sub != nil; {
+		if sub.resting {
+			sub.resting = false
+			s.queue.add(sub)
+		} else {
+			sub.missed = true
+		}
+		next := sub.rungNext
+		sub.rung, sub.rungNext = false, nil
+		sub = next
+	}
+	s.rungSubs = nil
 	s.mu.Unlock()
 	for _, f := range todo {
 		f()
 	}
-	for wait, subs := range s.idle {
-		select {
-		case <-wait:
-			delete(s.idle, wait)
-			for _, sub := range subs {
-				sub.wait = nil
-				s.queue = append(s.queue, sub)
-			}
-		default:
-		}
-	}
 }
 
-// write sends a frame. Only the pump may call it.
+// write has a frame sent. Only the pump may call it, and the other writers below.
 func (s *socket) write(frame []byte) {
-	if s.broken {
+	if s.broken || s.closing {
 		return
 	}
-	if err := s.conn.WriteMessage(websocket.TextMessage, frame); err != nil {
-		s.broken = true
-		if late, ok := errors.AsType[net.Error](err); ok && late.Timeout() && s.how == endedGone {
-			s.how = endedSlow
-		}
-		_ = s.net.Close() // the reader ends
-		return
-	}
+	buf := s.out.buffer(&s.all.buffers)
+	*buf = appendFrame(*buf, frame)
 	s.g.metrics.framesOut.Inc()
+}
+
+// writeControl has a control frame sent.
+func (s *socket) writeControl(kind byte, payload []byte) {
+	if s.broken || s.closing {
+		return
+	}
+	buf := s.out.buffer(&s.all.buffers)
+	*buf = appendControl(*buf, kind, payload)
+}
+
+// flush writes what is to be sent: what the system takes at once, or all. It tells
+// whether nothing is left.
+func (s *socket) flush(wait bool) (all bool) {
+	if s.out.empty() {
+		return true
+	}
+	if !s.broken {
+		b := s.out.bytes()
+		put := s.net.try
+		if wait {
+			put = s.net.Write
+		}
+		n, err := put(b)
+		if err == nil && n < len(b) {
+			s.out.skip(n)
+			return false
+		}
+		if err != nil {
+			s.fail(err)
+		}
+	}
+	s.out.reset(&s.all.buffers)
+	s.broken = s.broken || s.closing
+	return true
+}
+
+// fail takes note of a write that failed: nothing can be written any more.
+func (s *socket) fail(err error) {
+	s.broken = true
+	if late, ok := errors.AsType[net.Error](err); ok && late.Timeout() && s.how == endedGone {
+		s.how = endedSlow
+	}
+	_ = s.net.Close() // the reader ends
+}
+
+// libraryConn is the connection as the WebSocket library has it. What that writes
+// behind the handshake, answers to what is no frame or is the last one, goes
+// through the pump.
+type libraryConn struct {
+	*patientConn
+	socket *socket
+}
+
+// Write implements net.Conn.
+func (c *libraryConn) Write(b []byte) (int, error) {
+	if c.socket == nil {
+		return c.patientConn.Write(b)
+	}
+	done := make(chan struct{})
+	c.socket.report(func() {
+		defer close(done)
+		if !c.socket.broken && !c.socket.closing {
+			c.socket.out.add(&c.socket.all.buffers, b)
+			c.socket.flush(false)
+		}
+	})
+	late := time.NewTimer(closePatience)
+	defer late.Stop()
+	select {
+	case <-done:
+		return len(b), nil
+	case <-late.C: // the client takes nothing
+		return 0, os.ErrDeadlineExceeded
+	}
 }
 
 // refuse answers with an error. Only the reader may call it.
@@ -355,14 +385,13 @@ func (s *socket) answer(v any) {
 
 // tick pings the client, and gives it up if nothing was heard for long.
 func (s *socket) tick() {
-	s.launch(func() {
-		if s.net.silent() > silentPings*s.g.cfg.Ping {
-			_ = s.net.Close() // the reader ends
-			return
-		}
-		// A write that is under way shows soon enough whether the client lives.
-		_ = s.conn.WriteControl(websocket.PingMessage, nil, time.Now().Add(time.Second))
-		s.report(func() { s.ticker.Reset(s.g.cfg.Ping) })
+	if s.net.silent() > silentPings*s.g.cfg.Ping {
+		_ = s.net.Close() // the reader ends
+		return
+	}
+	s.report(func() { // a write that is under way shows soon enough whether the client lives
+		s.writeControl(framePing, nil)
+		s.ticker.Reset(s.g.cfg.Ping)
 	})
 }
 
@@ -384,12 +413,8 @@ func (s *socket) drain() {
 
 // bye closes in order. The reader ends when the client answers, or does not.
 func (s *socket) bye() {
-	if s.broken {
-		return
-	}
-	s.broken = true
-	text := websocket.FormatCloseMessage(closeStopping, "the server is stopping: come back, with your cursors")
-	_ = s.conn.WriteControl(websocket.CloseMessage, text, time.Now().Add(closePatience))
+	s.writeControl(frameClose, websocket.FormatCloseMessage(closeStopping, "the server is stopping: come back, with your cursors"))
+	s.closing = true
 	s.net.hurry(time.Now().Add(closePatience))
 }
 
@@ -406,7 +431,8 @@ func (s *socket) end() {
 	if s.ticker != nil {
 		s.ticker.Stop()
 	}
-	for sub := range s.subs {
+	s.out.reset(&s.all.buffers)
+	for _, sub := range s.subs {
 		if sub.announced {
 			s.g.metrics.completions.WithLabelValues(s.how).Inc()
 		}

@@ -32,6 +32,15 @@ func (c *patientConn) await() error {
 	return c.ready.await()
 }
 
+// try writes what the system takes at once, which is nothing where that cannot be
+// told beforehand. Write is for the rest.
+func (c *patientConn) try(b []byte) (n int, err error) {
+	if c.ready == nil {
+		return 0, nil
+	}
+	return c.ready.write(b)
+}
+
 // waited is how long a write takes at least that had to wait for the client.
 // That it got through is then a sign of life; a quick one says nothing, since
 // the system takes bytes for a client that is long gone.
@@ -55,6 +64,9 @@ func (c *patientConn) Write(b []byte) (int, error) {
 			c.heard()
 		}
 		if n == 0 || limit != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+			if err == nil && c.limit.Load() == 0 {
+				err = c.Conn.SetWriteDeadline(time.Time{}) // of which try must hear nothing
+			}
 			return done, err //nolint:wrapcheck // the same
 		}
 	}

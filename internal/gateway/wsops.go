@@ -61,7 +61,7 @@ func (s *socket) enter(sub *subscription, f *clientFrame, certain bool) {
 		sub.settling = nil
 	}
 	sub.reader.near = true
-	sub.part.hang(&s.bell)
+	sub.reader.answer(sub)
 	s.tell(func() { s.adopt(sub) })
 }
 
@@ -83,8 +83,8 @@ func (s *socket) open(sub *subscription, f *clientFrame) error {
 
 func (s *socket) openJob(sub *subscription, f *clientFrame) error {
 	j := &jobFeed{out: &sub.frame}
-	j.tenant, j.id, j.to = s.tenant, f.job, j
-	if err := s.g.openJob(s.ctx, &j.jobStream, f.partition, f.cursor); err != nil {
+	j.tenant, j.id = s.tenant, f.job
+	if err := j.open(s.ctx, s.g, f.partition, f.cursor); err != nil {
 		return err
 	}
 	sub.feed, sub.job, sub.reader, sub.part = j, j, j.reader, j.part
@@ -109,7 +109,7 @@ func (s *socket) openPartition(sub *subscription, f *clientFrame) error {
 		return err
 	}
 	sub.feed, sub.reader, sub.part = feed, feed.reader, p
-	sub.begins = feed.reader.here(&feed.filter)
+	sub.begins = feed.reader.here()
 	return nil
 }
 
@@ -119,7 +119,7 @@ func (s *socket) openConversation(sub *subscription, f *clientFrame) error {
 		return err
 	}
 	sub.feed, sub.reader, sub.part = c, c.reader, c.part
-	sub.begins = c.reader.here(&c.filter)
+	sub.begins = c.reader.here()
 	if f.snapshot {
 		sub.folder = c
 	}
@@ -134,7 +134,7 @@ func (s *socket) unsubscribe(f *clientFrame) {
 		return
 	}
 	s.mu.Lock()
-	delete(s.names, f.sub)
+	sub.named = false
 	s.mu.Unlock()
 	s.tell(func() { s.leave(sub, f.ref) })
 }
@@ -150,10 +150,7 @@ func (s *socket) leave(sub *subscription, ref string) {
 // abandon lets go of a subscription before its end; what is away is let go of
 // when it is back.
 func (s *socket) abandon(sub *subscription) {
-	if sub.wait != nil {
-		s.forgetIdle(sub)
-	}
-	sub.gone = true
+	sub.resting, sub.gone = false, true
 	if sub.announced {
 		sub.announced = false // it is counted here
 		s.g.metrics.completions.WithLabelValues(endedGone).Inc()

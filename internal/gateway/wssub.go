@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -37,14 +38,53 @@ type subscription struct {
 	grace     *time.Timer
 	announced bool // the client knows that it is subscribed
 
-	wait      <-chan struct{} // it is idle until then,
-	slot      int             // at this place among those who are
-	parked    bool            // it is idle until there is credit
-	away      bool            // with an errand
-	gone      bool            // unsubscribed, or ended
-	more      int64           // credit that came while it was away
-	unlimited bool            // it began without credit
-	verdict   *verdict        // that came while it was away
+	resting   bool          // it is idle until it is rung,
+	missed    bool          // which it was while it was not idle
+	parked    bool          // it is idle until there is credit
+	away      bool          // with an errand
+	gone      bool          // unsubscribed, or ended
+	more      int64         // credit that came while it was away
+	unlimited bool          // it began without credit
+	verdict   *verdict      // that came while it was away
+	behind    *subscription // in the socket's queue
+
+	// Guarded by the socket's mu.
+	named    bool // else it was unsubscribed, and its name is free
+	rung     bool
+	rungNext *subscription // among those that were
+}
+
+// ring implements listener.
+func (sub *subscription) ring() {
+	s := sub.of
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !sub.rung {
+		sub.rung, sub.rungNext = true, s.rungSubs
+		s.rungSubs = sub
+	}
+	s.ringLocked()
+}
+
+// line is a queue of subscriptions.
+type line struct{ first, last *subscription }
+
+func (l *line) add(sub *subscription) {
+	if l.last == nil {
+		l.first = sub
+	} else {
+		l.last.behind = sub
+	}
+	l.last = sub
+}
+
+func (l *line) take() *subscription {
+	sub := l.first
+	if l.first = sub.behind; l.first == nil {
+		l.last = nil
+	}
+	sub.behind = nil
+	return sub
 }
 
 // close lets go of what the subscription holds.
@@ -59,7 +99,7 @@ func (sub *subscription) close() {
 		sub.job.endMend()
 	}
 	if sub.part != nil {
-		sub.part.unhang(&sub.of.bell)
+		sub.reader.leave()
 		sub.reader.hub.release(sub.part)
 		sub.part = nil
 	}
@@ -81,7 +121,7 @@ func (s *socket) reserve(name string) (*subscription, error) {
 func (s *socket) reserveHeld(name string) (*subscription, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.names[name] != nil {
+	if s.findLocked(name) != nil {
 		return nil, fault.Param("sub", "sub: there is a subscription %.140q on this connection: give the new one another name", name)
 	}
 	if len(s.subs) >= maxSubscriptions {
@@ -89,13 +129,13 @@ func (s *socket) reserveHeld(name string) (*subscription, error) {
 	}
 	quoted, _ := jsontext.AppendQuote(nil, name) // it was decoded, so it is UTF-8
 	sub := &subscription{
-		name: name, began: s.g.cfg.Now(), of: s,
+		name: name, named: true, began: s.g.cfg.Now(), of: s,
 		frame: envelope{
 			buffers: &s.all.buffers, now: s.g.cfg.Now, sub: quoted, credit: -1,
 			gaps: s.g.metrics.gaps.WithLabelValues(gapUnreadable),
 		},
 	}
-	s.names[name], s.subs[sub] = sub, struct{}{}
+	s.subs = append(s.subs, sub)
 	return sub, nil
 }
 
@@ -103,10 +143,9 @@ func (s *socket) reserveHeld(name string) (*subscription, error) {
 func (s *socket) release(sub *subscription) {
 	sub.gone = true
 	s.mu.Lock()
-	if s.names[sub.name] == sub {
-		delete(s.names, sub.name)
+	if at := slices.Index(s.subs, sub); at >= 0 {
+		s.subs = slices.Delete(s.subs, at, at+1)
 	}
-	delete(s.subs, sub)
 	s.mu.Unlock()
 	sub.close()
 	s.all.free()
@@ -116,7 +155,17 @@ func (s *socket) release(sub *subscription) {
 func (s *socket) find(name string) *subscription {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.names[name]
+	return s.findLocked(name)
+}
+
+// findLocked is find. A look at a thousand is cheap beside the frame that asks.
+func (s *socket) findLocked(name string) *subscription {
+	for _, sub := range s.subs {
+		if sub.named && sub.name == name {
+			return sub
+		}
+	}
+	return nil
 }
 
 // adopt takes a subscription that was opened. Only the pump may call this and
@@ -129,7 +178,7 @@ func (s *socket) adopt(sub *subscription) {
 		s.fetch(sub)
 		return
 	}
-	s.queue = append(s.queue, sub)
+	s.queue.add(sub)
 }
 
 // announce tells the client that it is subscribed.
@@ -181,20 +230,24 @@ func (s *socket) after(sub *subscription, wait <-chan struct{}, err error) {
 		s.fetch(sub)
 	case err != nil && s.ctx.Err() == nil:
 		s.g.cfg.Logger.WarnContext(s.ctx, "subscription waits for the log", slog.String("request_id", s.id), slog.Any("error", err))
-		time.AfterFunc(retryPause, func() { s.report(func() { s.queue = append(s.queue, sub) }) })
+		time.AfterFunc(retryPause, func() { s.report(func() { s.queue.add(sub) }) })
 	case err != nil:
 	case wait == nil:
-		s.queue = append(s.queue, sub)
+		s.queue.add(sub)
 	default:
-		s.rest(sub, wait)
+		s.rest(sub)
 	}
 }
 
 // rest leaves a subscription until there is more. A job of which nothing was
 // seen for a while is asked after.
-func (s *socket) rest(sub *subscription, wait <-chan struct{}) {
-	sub.wait, sub.slot = wait, len(s.idle[wait])
-	s.idle[wait] = append(s.idle[wait], sub)
+func (s *socket) rest(sub *subscription) {
+	if sub.missed {
+		sub.missed = false
+		s.queue.add(sub)
+		return
+	}
+	sub.resting = true
 	if sub.settling != nil && sub.grace == nil {
 		sub.grace = time.AfterFunc(s.g.cfg.Grace, func() { s.report(func() { s.inquire(sub) }) })
 	}
@@ -202,36 +255,21 @@ func (s *socket) rest(sub *subscription, wait <-chan struct{}) {
 
 // rouse gives a subscription that rests a turn.
 func (s *socket) rouse(sub *subscription) {
-	switch {
-	case sub.wait != nil:
-		s.forgetIdle(sub)
-	case sub.parked:
-		sub.parked = false
-	default:
-		return
+	if sub.resting || sub.parked {
+		sub.resting, sub.parked = false, false
+		s.queue.add(sub)
 	}
-	s.queue = append(s.queue, sub)
-}
-
-func (s *socket) forgetIdle(sub *subscription) {
-	subs := s.idle[sub.wait]
-	last := len(subs) - 1
-	subs[sub.slot] = subs[last]
-	subs[sub.slot].slot = sub.slot
-	subs[last] = nil
-	if s.idle[sub.wait] = subs[:last]; last == 0 {
-		delete(s.idle, sub.wait)
-	}
-	sub.wait = nil
 }
 
 // deliver writes the events that were gathered.
 func (s *socket) deliver(sub *subscription) {
 	f := &sub.frame
-	if f.buf == nil {
+	if f.box.empty() {
 		return
 	}
-	s.write(f.finish())
+	f.finish()
+	s.g.metrics.framesOut.Add(float64(f.frames))
+	s.out.join(f.buffers, &f.box)
 	s.g.metrics.chunks.Add(float64(f.events))
 	if !sub.first {
 		sub.first = true
@@ -256,9 +294,7 @@ func (s *socket) finish(sub *subscription) {
 
 // drop ends a subscription that cannot be.
 func (s *socket) drop(sub *subscription, err error) {
-	if sub.wait != nil {
-		s.forgetIdle(sub)
-	}
+	sub.resting = false
 	s.release(sub)
 	s.write(encodeFrame(s.refusalOf(sub.ref, sub.name, err)))
 }
@@ -270,11 +306,11 @@ func (s *socket) errand(f func()) {
 }
 
 func (s *socket) sendErrands() {
-	for s.running < maxErrands && len(s.errands) > 0 {
+	for s.asking < maxErrands && len(s.errands) > 0 {
 		f := s.errands[0]
 		s.errands[0] = nil
 		s.errands = s.errands[1:]
-		s.running++
+		s.asking++
 		s.launch(f)
 	}
 }
@@ -287,7 +323,7 @@ func (s *socket) fetch(sub *subscription) {
 	s.errand(func() {
 		wait, err := sub.readFar(s.ctx)
 		s.report(func() {
-			s.running--
+			s.asking--
 			s.back(sub, wait, err)
 			s.sendErrands()
 		})
@@ -341,7 +377,7 @@ func (s *socket) inquire(sub *subscription) {
 	s.errand(func() {
 		v := s.g.inspect(s.ctx, q)
 		s.report(func() {
-			s.running--
+			s.asking--
 			s.judge(sub, v)
 			s.sendErrands()
 		})
