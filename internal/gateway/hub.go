@@ -176,6 +176,13 @@ func (h *hub) follow(ctx context.Context, p *partition) error {
 	return nil
 }
 
+// tailPace is how long the tail rests after records where busyTail or more come a
+// second: a watcher's next write has the more in it, and Kafka is asked seldom.
+const (
+	tailPace = 20 * time.Millisecond
+	busyTail = 40_000
+)
+
 // renew notes the topic's id. If it is another one than before, all that is
 // known of the old topic goes, and every reader is told.
 func (h *hub) renew(ctx context.Context, topic cursor.TopicID) error {
@@ -184,7 +191,7 @@ func (h *hub) renew(ctx context.Context, topic cursor.TopicID) error {
 		h.mu.Unlock()
 		return nil
 	}
-	fresh, err := h.newTail(kafka.TailConfig{Topic: h.cfg.Names.Tokens(), TopicID: topic})
+	fresh, err := h.newTail(kafka.TailConfig{Topic: h.cfg.Names.Tokens(), TopicID: topic, Pace: tailPace, Busy: busyTail})
 	if err != nil {
 		h.mu.Unlock()
 		return fmt.Errorf("make a tail of %s: %w", h.cfg.Names.Tokens(), err)

@@ -177,4 +177,3 @@ func scan(records []event.Record, from int64) (entries []entry, bytes int) {
 func find(entries []entry, offset int64) int {
 	return sort.Search(len(entries), func(i int) bool { return entries[i].offset >= offset })
 }
-

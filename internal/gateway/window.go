@@ -19,9 +19,9 @@ type partition struct {
 	followed bool
 	opens    int // how often it began to be followed
 	segments []*segment
-	first    int64     // the window covers the offsets from first
-	last     spot      // up to here
-	since    time.Time // what lies below first was in the log by then
+	first    int64             // the window covers the offsets from first
+	last     spot              // up to here
+	since    time.Time         // what lies below first was in the log by then
 	bells    map[subject]*bell // who is rung, by what they wait for
 }
 

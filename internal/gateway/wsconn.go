@@ -47,14 +47,14 @@ type socket struct {
 	id     string          // of the request that it began as
 	ctx    context.Context //nolint:containedctx // of what is asked for this connection: it ends with it
 	cancel context.CancelFunc
-	pump          // its work are errands too
+	pump   // its work are errands too
 
 	// Guarded by the pump's mu.
 	room     sync.Cond // the inbox was emptied
 	inbox    []func()  // for the pump
 	rungSubs *subscription
-	busy     bool // the reader works on a frame
-	leaving  bool // the client was told to go
+	busy     bool            // the reader works on a frame
+	leaving  bool            // the client was told to go
 	subs     []*subscription // that were not released yet; one without a name was unsubscribed
 
 	// Of the pump alone.

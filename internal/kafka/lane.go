@@ -131,8 +131,8 @@ func (r *reader) runLane(l *lane) {
 			err = errAgain
 		}
 		earliest = time.Time{}
-		if r.settle(l, resp, err) {
-			earliest = time.Now().Add(r.limits.pace)
+		if brought, pace := r.settle(l, resp, err); brought {
+			earliest = time.Now().Add(pace)
 			// Who takes the records is to run before the next fetch is written: its
 			// goroutine stands behind this one.
 			runtime.Gosched()

@@ -45,6 +45,11 @@ type ProducerConfig struct {
 	// Linger is how long a record waits for others to share its batch; the
 	// default is not at all, since a token's reader is waiting.
 	Linger time.Duration
+	// Gather is how long a record given to Later waits for others where Busy
+	// records a second or more come that way; with fewer it is shorter, and below a
+	// quarter of them it does not wait. Default 0: never.
+	Gather time.Duration
+	Busy   int
 	// MaxBuffered bounds the records that are not yet acknowledged; default 10,000.
 	MaxBuffered int
 	// MaxBufferedBytes bounds their keys, values and headers; default 64 MiB.
@@ -101,6 +106,7 @@ type Producer struct {
 	open    func(ctx context.Context, network, addr string) (net.Conn, error)
 	writes  atomic.Int64 // attempts to write to any broker
 	topics  sync.Map     // *topicMetrics by name; as many as there are topics
+	gather  gatherer
 
 	mu      sync.Mutex
 	records int // taken and not yet settled
@@ -113,6 +119,7 @@ type Producer struct {
 func (c *Cluster) NewProducer(cfg ProducerConfig) (*Producer, error) {
 	cfg = cfg.withDefaults()
 	p := &Producer{cfg: cfg, metrics: c.metrics, open: c.cfg.Dial, room: make(chan struct{}, 1)}
+	p.gather.longest, p.gather.busy = cfg.Gather, float64(cfg.Busy)
 	codec := kgo.NoCompression()
 	switch cfg.Compression {
 	case LZ4:
@@ -191,7 +198,7 @@ func (p *Producer) Append(ctx context.Context, recs ...event.Record) ([]Ack, err
 			errs = append(errs, err)
 			break
 		}
-		p.produce(ctx, &recs[i], func(ack Ack, err error) { results <- settled{i, ack, err} })
+		p.produce(ctx, &recs[i], false, func(ack Ack, err error) { results <- settled{i, ack, err} })
 		sent++
 	}
 	for n := range sent {
@@ -226,10 +233,20 @@ func worst(errs []error) error {
 // once, from a goroutine of the client, and must not block; done may be nil.
 // ErrFull says that nothing was taken; a record that is too large is ErrRefused.
 func (p *Producer) Go(rec event.Record, done func(Ack, error)) error {
-	if err := p.check(&rec); err != nil {
+	return p.start(&rec, false, done)
+}
+
+// Later is Go for a record that can wait for others to share its request, as long
+// as the producer's Gather. It stays in order with all others.
+func (p *Producer) Later(rec event.Record, done func(Ack, error)) error {
+	return p.start(&rec, true, done)
+}
+
+func (p *Producer) start(rec *event.Record, canWait bool, done func(Ack, error)) error {
+	if err := p.check(rec); err != nil {
 		return err
 	}
-	ok, err := p.tryReserve(size(&rec))
+	ok, err := p.tryReserve(size(rec))
 	if err != nil {
 		return err
 	}
@@ -237,12 +254,12 @@ func (p *Producer) Go(rec event.Record, done func(Ack, error)) error {
 		p.metrics.full.Inc()
 		return fmt.Errorf("%w: %d records or %d bytes are waiting for %s", ErrFull, p.cfg.MaxBuffered, p.cfg.MaxBufferedBytes, rec.Topic)
 	}
-	p.produce(context.Background(), &rec, done)
+	p.produce(context.Background(), rec, canWait, done)
 	return nil
 }
 
 // produce hands a record to the client; its room is reserved.
-func (p *Producer) produce(ctx context.Context, rec *event.Record, done func(Ack, error)) {
+func (p *Producer) produce(ctx context.Context, rec *event.Record, canWait bool, done func(Ack, error)) {
 	n := size(rec)
 	before, began := p.writes.Load(), time.Now()
 	kr := &kgo.Record{
@@ -258,7 +275,7 @@ func (p *Producer) produce(ctx context.Context, rec *event.Record, done func(Ack
 	if done != nil && p.cfg.DeliveryTimeout > 0 {
 		done = p.inTime(TopicPartition{rec.Topic, rec.Partition}, done)
 	}
-	p.client.Produce(ctx, kr, func(kr *kgo.Record, err error) {
+	p.hand(held{ctx, kr, func(kr *kgo.Record, err error) {
 		p.release(n)
 		ack := Ack{Partition: kr.Partition, Offset: kr.Offset}
 		if err != nil {
@@ -272,7 +289,7 @@ func (p *Producer) produce(ctx context.Context, rec *event.Record, done func(Ack
 		if done != nil {
 			done(ack, err)
 		}
-	})
+	}}, canWait)
 }
 
 // topicMetrics are those of one topic, found once.
@@ -401,6 +418,7 @@ func (p *Producer) signalRoom() {
 
 // Flush waits until every record taken so far is settled, or ctx ends.
 func (p *Producer) Flush(ctx context.Context) error {
+	p.releaseAll()
 	if err := p.client.Flush(ctx); err != nil {
 		return fmt.Errorf("flush the producer: %w", err)
 	}
@@ -414,6 +432,7 @@ func (p *Producer) Close() {
 	p.closed = true
 	p.mu.Unlock()
 	p.signalRoom()
+	p.releaseAll()
 	p.client.Close()
 }
 

@@ -75,6 +75,7 @@ type reader struct {
 	lanes      map[int32]*[laneCount]*lane
 	chunks     []*chunk // in order of arrival; bounded by the lanes' bytes
 	generation uint64
+	flow       flow // of records that came in
 
 	arrived chan struct{} // there is something to take
 	work    chan struct{} // there is something for the caretaker
@@ -84,10 +85,11 @@ type reader struct {
 type readLimits struct {
 	fetchLimits
 	pace time.Duration
+	busy float64 // records a second at which pace is kept in full; 0: always
 }
 
 // limitsOf are the limits of a configuration, with defaults in place of zeros.
-func limitsOf(maxWait time.Duration, maxBytes int, pace time.Duration) readLimits {
+func limitsOf(maxWait time.Duration, maxBytes int, pace time.Duration, busy int) readLimits {
 	if maxWait <= 0 {
 		maxWait = defaultFetchMaxWait
 	}
@@ -96,7 +98,7 @@ func limitsOf(maxWait time.Duration, maxBytes int, pace time.Duration) readLimit
 	}
 	return readLimits{
 		fetchLimits{wait: maxWait, bytes: clamp32(maxBytes), partBytes: clamp32(max(maxBytes/4, 1))},
-		pace,
+		pace, float64(busy),
 	}
 }
 
@@ -284,23 +286,23 @@ func (r *reader) fault(c *cursor, err error) {
 }
 
 // settle takes in what a lane's fetch brought, and tells whether that was
-// records.
-func (r *reader) settle(l *lane, resp *kmsg.FetchResponse, failure error) bool {
+// records, and how long the next fetch is to be held back for others.
+func (r *reader) settle(l *lane, resp *kmsg.FetchResponse, failure error) (brought bool, pace time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	l.busy, l.held = false, false
 	if failure != nil {
 		r.unsettled(l, failure)
-		return false
+		return false, 0
 	}
-	brought := false
+	records := 0
 	for i := range resp.Topics {
 		t := &resp.Topics[i]
 		for j := range t.Partitions {
 			brought = brought || len(t.Partitions[j].RecordBatches) > 0
 			if c := r.cursors[TopicPartition{t.Topic, t.Partitions[j].Partition}]; c != nil && c.by == l {
 				c.by, c.fresh = nil, false
-				r.receive(l, c, &t.Partitions[j])
+				records += r.receive(l, c, &t.Partitions[j])
 			}
 		}
 	}
@@ -319,7 +321,7 @@ func (r *reader) settle(l *lane, resp *kmsg.FetchResponse, failure error) bool {
 		}
 	}
 	r.wake(l.broker)
-	return brought
+	return brought, rest(r.limits.pace, r.flow.add(records, time.Now()), r.limits.busy)
 }
 
 // unsettled lets go of the partitions of a fetch that brought nothing. The
@@ -344,33 +346,33 @@ func (r *reader) unsettled(l *lane, failure error) {
 	}
 }
 
-// receive takes in one partition of an answer.
-func (r *reader) receive(l *lane, c *cursor, rp *kmsg.FetchResponseTopicPartition) {
+// receive takes in one partition of an answer, and tells how many records it had.
+func (r *reader) receive(l *lane, c *cursor, rp *kmsg.FetchResponseTopicPartition) (records int) {
 	d := r.c.decode(c.Topic, c.at, rp)
 	switch {
 	case d.err == nil:
 	case errors.Is(d.err, kerr.OffsetOutOfRange):
 		c.ranged = true
 		signal(r.work)
-		return
+		return 0
 	case passing(d.err):
 		r.c.metrics.fetchErrors.WithLabelValues(kindOf(d.err)).Inc()
 		r.lost(c)
-		return
+		return 0
 	default:
 		r.fault(c, fmt.Errorf("read %s at offset %d: %w", c.TopicPartition, c.at, d.err))
-		return
+		return 0
 	}
 	c.fails = 0
 	if n := len(d.records); n > 0 {
 		c.epoch = d.records[n-1].LeaderEpoch
 	}
 	if d.next == c.at && c.told {
-		return
+		return 0
 	}
 	c.told = d.next >= d.highWatermark
 	if d.next == c.at && !c.told {
-		return
+		return 0
 	}
 	from := c.at
 	c.at = d.next
@@ -381,6 +383,7 @@ func (r *reader) receive(l *lane, c *cursor, rp *kmsg.FetchResponseTopicPartitio
 		highWatermark: d.highWatermark, lane: l, bytes: n,
 	})
 	signal(r.arrived)
+	return len(d.records)
 }
 
 // lost marks a partition whose leader has to be found again.

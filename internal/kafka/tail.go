@@ -28,6 +28,10 @@ type TailConfig struct {
 	// at most, a newly followed partition not at all, and costs nothing when
 	// idle. Default 0: none.
 	Pace time.Duration
+	// Busy is at how many records a second the rest is as long as Pace; with fewer
+	// it is shorter, and below a quarter of it there is none. Default 0: it is
+	// always as long.
+	Busy int
 }
 
 // Chunk is what was read of one partition. With Err (ErrTruncated,
@@ -50,7 +54,7 @@ type Tail struct {
 
 // NewTail makes a tail that follows nothing yet.
 func (c *Cluster) NewTail(cfg TailConfig) (*Tail, error) {
-	r, err := c.newReader(limitsOf(cfg.FetchMaxWait, cfg.FetchMaxBytes, cfg.Pace))
+	r, err := c.newReader(limitsOf(cfg.FetchMaxWait, cfg.FetchMaxBytes, cfg.Pace, cfg.Busy))
 	if err != nil {
 		return nil, err
 	}

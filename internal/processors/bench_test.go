@@ -24,6 +24,8 @@ type nowhere struct {
 	facts  int
 }
 
+func (n *nowhere) Later(rec event.Record, done func(kafka.Ack, error)) error { return n.Go(rec, done) }
+
 func (n *nowhere) Go(rec event.Record, done func(kafka.Ack, error)) error {
 	n.mu.Lock()
 	if rec.Topic == n.tokens {

@@ -35,6 +35,8 @@ func (h hostile) Resolve(string) (llm.Provider, string, error) { return h, "m", 
 // taken is a producer that takes everything.
 type taken struct{ recs []event.Record }
 
+func (p *taken) Later(rec event.Record, done func(kafka.Ack, error)) error { return p.Go(rec, done) }
+
 func (p *taken) Go(rec event.Record, done func(kafka.Ack, error)) error {
 	p.recs = append(p.recs, rec)
 	done(kafka.Ack{}, nil)

@@ -16,6 +16,7 @@ import (
 // producer is what outputs need of kafka.Producer.
 type producer interface {
 	Go(rec event.Record, done func(kafka.Ack, error)) error
+	Later(rec event.Record, done func(kafka.Ack, error)) error
 }
 
 // writer is what a Processor needs of it.
@@ -29,7 +30,8 @@ type writer interface {
 // coalesces deltas before they get one, and folds all into the job's transcript.
 //
 // The first delta is written at once; later ones no more often than every
-// coalesce.every, unless coalesce.bytes have gathered. What waits is written by
+// coalesce.every, or busyFactor times that in a busy process, unless
+// coalesce.bytes have gathered. What waits is written by
 // a timer, and before anything that is not a delta. output.started waits the
 // same way, for the first delta to share its batch.
 //
@@ -72,6 +74,7 @@ type output struct {
 type coalesce struct {
 	every time.Duration
 	bytes int
+	tempo *tempo // nil: it is never longer
 }
 
 // limits are what the topics take: bytes of an event and of a fact.
@@ -113,7 +116,11 @@ func (o *output) delta(d *event.Delta) error {
 	if o.unwatched {
 		return nil
 	}
-	wait := o.coalesce.every - o.now().Sub(o.flushedAt)
+	now, every := o.now(), o.coalesce.every
+	if o.coalesce.tempo.note(now) {
+		every *= busyFactor
+	}
+	wait := every - now.Sub(o.flushedAt)
 	if wait <= 0 {
 		return o.flush()
 	}
@@ -347,7 +354,11 @@ func (o *output) write(t event.Type, data []byte) (h event.Head, err error) {
 		err := o.gate.pass(o.ctx, func(epoch int64) error {
 			h.Epoch = epoch
 			value := event.Append(make([]byte, 0, 320+len(data)), &h, data)
-			return o.out.Go(event.Record{
+			put := o.out.Go
+			if t == event.OutputDelta && o.transcript.Deltas > 0 { // for the first somebody waits
+				put = o.out.Later
+			}
+			return put(event.Record{
 				Topic: o.topic, Partition: o.gate.lp.Partition, Key: o.key, Value: value, Time: h.Time, Headers: o.headers(&h),
 			}, o.written)
 		})
