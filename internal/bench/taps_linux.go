@@ -103,7 +103,9 @@ func (o *tap) run() error {
 				return err
 			}
 		}
-		time.Sleep(tapRest)
+		if err := pause(o.of.ctx, tapRest); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -65,7 +65,7 @@ func (w *watcher) frame(op byte, payload []byte) (done bool, err error) {
 	case wholeText:
 		return w.run.frame(w, payload)
 	case wholePing:
-		pong := append([]byte{wholePong, 0x80 | byte(len(payload)), 0, 0, 0, 0}, payload...) // masked with zeros
+		pong := append([]byte{wholePong, 0x80 | byte(len(payload)), 0, 0, 0, 0}, payload...) //nolint:gosec // 125 at the most; masked with zeros
 		_, err = w.conn.Write(pong)
 		return false, err //nolint:wrapcheck // failed says which job's
 	case wholePong:

@@ -5,7 +5,9 @@
 // The Hub has one tail for the process. A partition is followed while somebody
 // needs it, and for a while longer. Its recent records lie in immutable
 // segments, scanned once, under one byte budget for all partitions; a watcher is
-// a cursor into them, and waits on one broadcast a partition. A watcher whose
+// a cursor into them. A segment knows which of its records are of which job, so
+// watchers are woken only when there is something for them (bell), and what
+// several watchers of a job get is made once for all (shared). A watcher whose
 // position is older than the segments is read from Kafka at its own pace, a
 // bounded piece at a time, until it meets them. The records' bytes are handed on
 // as they are.
@@ -17,5 +19,7 @@
 // Who owns what: Gateway.Run owns the tail's goroutine and waits for all others
 // that the package starts, which look for jobs that no event was seen of yet, at
 // most one a watcher. An SSE watcher runs in its request's goroutine; a WebSocket
-// has goroutines of its own, which socket tells of, and Run waits for them too.
+// has goroutines of its own, which socket tells of, and Run waits for them too. What
+// is written to WebSockets, and to SSE streams that were quiet once, is written by the
+// crew's few goroutines, as far as the system takes it at once (pump).
 package gateway

@@ -63,14 +63,6 @@ func (p *pump) launch(f func()) {
 	p.work.Go(f)
 }
 
-// stop has nothing started any more, and waits for what is under way.
-func (p *pump) stop() {
-	p.mu.Lock()
-	p.ended = true
-	p.mu.Unlock()
-	p.work.Wait()
-}
-
 // turn runs a round, and tells whether another is to follow.
 func (p *pump) turn(alone bool) (more bool) {
 	p.mu.Lock()

@@ -121,8 +121,8 @@ func newSegment(before spot, entries []entry, bytes int, next int64, taken time.
 			known = &more
 		}
 		e.epochs, e.ofJob, e.ofSpeech = known, -1, -1
-		s.chain(int32(i), ofJob, e.view.Job)                   //nolint:gosec // a fetch has some thousands
-		s.chain(int32(i), ofConversation, e.view.Conversation) //nolint:gosec // the same
+		s.chain(int32(i), ofJob, e.view.Job)
+		s.chain(int32(i), ofConversation, e.view.Conversation)
 		s.behind.leaderEpoch = e.leaderEpoch
 	}
 	s.behind.epochs = *known

@@ -76,7 +76,7 @@ func (c *sse) stream(r *http.Request, f perched, done func(status string)) {
 	q := &quiet{g: c.g, conn: c.left, feed: f, out: &c.out, done: done, how: endedGone, pass: c.pass}
 	c.pass = pass{}
 	c.w, c.control, c.left = nil, nil, nil // so that net/http's part can go
-	q.pump.crew, q.pump.round = &c.g.crew, q.goRound
+	q.crew, q.round = &c.g.crew, q.goRound
 	q.ctx, q.cancel = context.WithCancel(telemetry.Carry(api.Detach(r.Context()), r.Context()))
 	c.g.metrics.active.Inc()
 	c.g.quiets.add(q)

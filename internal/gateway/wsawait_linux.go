@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"errors"
 	"syscall"
 	"unsafe"
 )
@@ -13,10 +14,10 @@ type awaiter struct {
 	raw syscall.RawConn
 	// Of the write under way. They are here, and put is made once, so that a write
 	// allocates nothing.
-	put   func(fd uintptr) bool
-	out   []byte
-	done  int
-	errno syscall.Errno
+	put    func(fd uintptr) bool
+	out    []byte
+	done   int
+	failed error
 }
 
 func newAwaiter(conn any) *awaiter {
@@ -49,29 +50,28 @@ func readable(fd uintptr) bool {
 // write writes as much of b as the system takes at once. One goroutine may write
 // at a time.
 func (a *awaiter) write(b []byte) (n int, err error) {
-	a.out, a.done, a.errno = b, 0, 0
+	a.out, a.done, a.failed = b, 0, nil
 	err = a.raw.Write(a.put)
 	a.out = nil
-	if err == nil && a.errno != 0 {
-		err = a.errno
+	if err == nil {
+		err = a.failed
 	}
 	return a.done, err //nolint:wrapcheck // only looked at
 }
 
-// send is write on a file descriptor. It never waits, as readable.
+// send is write on a file descriptor, which does not wait: Go's never do. It says
+// that it is through even where something is left, so that nobody waits here.
 func (a *awaiter) send(fd uintptr) bool {
 	for a.done < len(a.out) {
-		rest := a.out[a.done:]
-		n, _, errno := syscall.RawSyscall6(syscall.SYS_SENDTO, fd, uintptr(unsafe.Pointer(unsafe.SliceData(rest))), uintptr(len(rest)), //nolint:gosec // the kernel reads that much
-			syscall.MSG_DONTWAIT|syscall.MSG_NOSIGNAL, 0, 0)
-		switch errno {
-		case 0:
-			a.done += int(n) //nolint:gosec // at most what was given
-		case syscall.EINTR:
-		case syscall.EAGAIN:
+		n, err := syscall.Write(int(fd), a.out[a.done:])
+		switch {
+		case err == nil:
+			a.done += n
+		case errors.Is(err, syscall.EINTR):
+		case errors.Is(err, syscall.EAGAIN):
 			return true
 		default:
-			a.errno = errno
+			a.failed = err
 			return true
 		}
 	}

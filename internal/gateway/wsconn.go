@@ -70,7 +70,7 @@ type socket struct {
 
 func newSocket(a *sockets, conn *websocket.Conn, nc *patientConn) *socket {
 	s := &socket{g: a.g, all: a, conn: conn, net: nc, how: endedGone}
-	s.pump.crew, s.pump.round = &a.g.crew, s.goRound
+	s.crew, s.round = &a.g.crew, s.goRound
 	s.room.L = &s.mu
 	conn.SetReadLimit(maxFrame)
 	conn.SetPongHandler(func(string) error { nc.heard(); return nil }) // of those within a message

@@ -188,7 +188,7 @@ func closeFrame(b []byte, at int) []byte {
 	size, start := len(b)-at, at-headRoom
 	switch {
 	case size <= short:
-		b[start], b[start+1] = frameText, byte(size)
+		b[start], b[start+1] = frameText, byte(size) //nolint:gosec // 125 at the most
 		return append(b[:start+2], b[at:]...)
 	case size <= math.MaxUint16:
 		b[start], b[start+1] = frameText, two
@@ -213,5 +213,5 @@ func appendFrame(b, payload []byte) []byte {
 
 // appendControl appends a control frame, of 125 bytes of payload at the most.
 func appendControl(b []byte, kind byte, payload []byte) []byte {
-	return append(append(b, kind, byte(len(payload))), payload...)
+	return append(append(b, kind, byte(len(payload))), payload...) //nolint:gosec // 125 at the most
 }
