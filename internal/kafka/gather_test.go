@@ -9,6 +9,7 @@ import (
 )
 
 func TestWhatWaitsForOthersStaysInOrder(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(g *ground) {
 		topic := g.topic("gathered", 1)
 		p := g.producer(kafka.ProducerConfig{Gather: 2 * time.Millisecond, Busy: 1})

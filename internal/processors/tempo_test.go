@@ -18,7 +18,7 @@ func TestAProcessIsBusyWhereItsCallsSayMuch(t *testing.T) {
 	if say(busyDeltas/2) || !say(busyDeltas*2) || say(50) {
 		t.Error("it is busy at half of what makes it so, or not at twice as much, or for ever")
 	}
-	if (*coalesce)(&coalesce{}).tempo.note(now) {
+	if (coalesce{}).tempo.note(now) {
 		t.Error("what has no tempo is busy")
 	}
 }
