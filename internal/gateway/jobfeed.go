@@ -41,7 +41,7 @@ func (f *jobFeed) open(ctx context.Context, g *Gateway, named *int32, at string)
 // first makes what goes over the wire, for all.
 func (f *jobFeed) takeWhole(s *segment, r *run) bool {
 	out, ok := f.out.(sharer)
-	if !ok || f.snap != nil || f.anySeq || f.progress.End != "" || f.out.full() {
+	if !ok || f.snap != nil || f.mend != nil || f.hole != nil || f.anySeq || f.progress.End != "" || f.out.full() {
 		return f.reader.walkRun(s, r, f.visitor)
 	}
 	slot, from := &r.shared[out.format()], f.stand()
@@ -74,7 +74,7 @@ func (f *jobFeed) poll(ctx context.Context) (<-chan struct{}, error) {
 	}
 	wait, err := f.jobStream.poll(ctx)
 	if f.mend != nil && errors.Is(err, errNoMore) {
-		f.sendMend(f.reader.here(&f.filter), -1)
+		f.sendMend(f.reader.here(), -1)
 	}
 	if f.snap != nil && f.reader.next >= f.snap.until && (err == nil || errors.Is(err, errNoMore)) {
 		f.sendSnapshot()
@@ -91,7 +91,7 @@ func (f *jobFeed) take(e *entry) bool {
 		if !e.view.Type.Terminal() {
 			return true
 		}
-		f.sendMend(f.reader.place(e.offset, -1, &f.filter), e.view.Seq-1)
+		f.sendMend(f.reader.place(e.offset, -1), e.view.Seq-1)
 	}
 	if f.snap != nil {
 		// The end is always sent as it is: a client has to learn of it.

@@ -36,7 +36,7 @@ type mendData struct {
 func (f *jobFeed) gap(reason, cursor string) {
 	f.out.notice(cursor, notice{Type: streamGap, Tenant: f.tenant, Job: f.id, Data: gapData{reason, cursor}}, f.g.cfg.Now())
 	if reason != gapMissing && f.mend == nil {
-		f.hole = &hole{f.reader.next, f.reader.leaderEpoch, f.filter, f.progress, f.anySeq, f.seen}
+		f.hole = &hole{f.reader.next, f.reader.leaderEpoch, f.reader.filter, f.progress, f.anySeq, f.seen}
 	}
 }
 
@@ -55,8 +55,9 @@ func (f *jobFeed) fill(ctx context.Context) error {
 	}
 	h := f.hole
 	f.hole = nil
-	f.reader.next, f.reader.leaderEpoch = h.next, h.leaderEpoch
-	f.filter, f.progress, f.anySeq, f.seen = h.filter, h.progress, h.anySeq, h.seen
+	f.reader.seek(h.next)
+	f.reader.leaderEpoch, f.reader.filter = h.leaderEpoch, h.filter
+	f.progress, f.anySeq, f.seen = h.progress, h.anySeq, h.seen
 	return nil
 }
 

@@ -14,7 +14,7 @@ func (g *Gateway) stuck() (n int) {
 	g.sockets.mu.Lock()
 	for s := range g.sockets.open {
 		s.mu.Lock()
-		if s.pumping {
+		if s.running {
 			n++
 		}
 		s.mu.Unlock()
@@ -24,7 +24,7 @@ func (g *Gateway) stuck() (n int) {
 	defer g.quiets.mu.Unlock()
 	for q := range g.quiets.open {
 		q.mu.Lock()
-		if q.pumping {
+		if q.running {
 			n++
 		}
 		q.mu.Unlock()
