@@ -52,7 +52,11 @@ func (o options) dial(ctx context.Context, channel string) (watcher, error) {
 	case "centrifuge ws":
 		return dialSocket(ctx, o.url+"/ws", "", fmt.Sprintf(`{"id":1,"connect":{"data":%q}}`, channel), 1)
 	case "centrifuge sse":
-		return dialStream(ctx, o.url+"/sse?cf_connect="+url.QueryEscape(fmt.Sprintf(`{"id":1,"connect":{"data":%q}}`, channel)))
+		s, err := dialStream(ctx, o.url+"/sse?cf_connect="+url.QueryEscape(fmt.Sprintf(`{"id":1,"connect":{"data":%q}}`, channel)))
+		for said := []byte(nil); err == nil && !bytes.HasPrefix(said, []byte("data:")); { // it is subscribed when it answers
+			said, err = s.next()
+		}
+		return s, err
 	case "mercure sse":
 		return dialStream(ctx, o.url+"/.well-known/mercure?topic="+url.QueryEscape("https://example.com/"+channel))
 	default:
