@@ -88,7 +88,7 @@ type Config struct {
 	CatchUpReads int           // reads from Kafka that go on at once; default 16
 	CatchUpBytes int32         // of one such read; default 256 KiB
 	Heartbeat    time.Duration // of silence before a comment is sent; default 15 s
-	Quiet        time.Duration // of silence before an SSE stream over HTTP/1.1 leaves net/http; default 1 s
+	Quiet        time.Duration // of silence before an SSE stream over HTTP/1.1 leaves net/http; default 100 ms
 	WriteTimeout time.Duration // for a client to take what is written; default 10 s
 	Patience     time.Duration // for Kafka or PostgreSQL to answer; default 5 s
 	// Grace is how long a job may be silent before anyone asks whether it
@@ -140,7 +140,7 @@ func (c *Config) setDefaults() {
 	}
 	orTime(&c.Linger, time.Minute)
 	orTime(&c.Heartbeat, 15*time.Second)
-	orTime(&c.Quiet, time.Second)
+	orTime(&c.Quiet, 100*time.Millisecond)
 	orTime(&c.WriteTimeout, 10*time.Second)
 	orTime(&c.Patience, 5*time.Second)
 	orTime(&c.Grace, 150*time.Millisecond)
