@@ -34,8 +34,8 @@ const (
 type copier struct {
 	least int // rows that are worth it
 	buf   []byte
-	shun  int // so many transactions do not copy
-	fails int // in a row
+	shun    int // so many transactions do not copy
+	shunned int // after the last one that could not; 0 where it could
 }
 
 // split takes the rows that are to be copied from sorted rows; both are sorted.
@@ -71,11 +71,11 @@ func (c *copier) split(rows []*row) (added, joined []*row) {
 // for nothing, so ever fewer are tried while they fail.
 func (c *copier) took(ok bool) {
 	if ok {
-		c.fails = 0
+		c.shunned = 0
 		return
 	}
-	c.shun = min(1<<c.fails, maxShunned)
-	c.fails = min(c.fails+1, maxShunned)
+	c.shun = min(max(2*c.shunned, 1), maxShunned)
+	c.shunned = c.shun
 }
 
 // gaveWay tells whether a transaction failed for nothing but its copying: the

@@ -98,7 +98,7 @@ func TestRowsThatTheTableHasAreJoinedWhereTheyWereToBeCopied(t *testing.T) {
 		}
 	}
 	apply(1, request("a", 1), request("b", 2))
-	if s.copier.shun != 0 || s.copier.fails != 0 {
+	if s.copier.shun != 0 || s.copier.shunned != 0 {
 		t.Errorf("new rows were not copied: %+v", s.copier)
 	}
 	done := event.Head{Job: "b", Type: event.JobCompleted, Time: at(9), Attempt: 1}
@@ -113,14 +113,14 @@ func TestRowsThatTheTableHasAreJoinedWhereTheyWereToBeCopied(t *testing.T) {
 		t.Errorf("b is %s", got)
 	}
 	// What failed is tried less often, and what succeeds as before.
-	if s.copier.shun != 1 || s.copier.fails != 1 {
+	if s.copier.shun != 1 || s.copier.shunned != 1 {
 		t.Errorf("after rows that were there: %+v", s.copier)
 	}
 	apply(3, request("d", 5))
-	if apply(4, request("e", 6)); s.copier.shun != 0 || s.copier.fails != 0 {
+	if apply(4, request("e", 6)); s.copier.shun != 0 || s.copier.shunned != 0 {
 		t.Errorf("after new rows: %+v", s.copier)
 	}
-	for range 20 {
+	for range 100 {
 		s.copier.took(false)
 	}
 	if s.copier.shun != maxShunned {

@@ -262,7 +262,9 @@ func (l *loop) flush(ctx context.Context) error {
 	return nil
 }
 
-// cut says how many pending records the next transaction takes: at least one.
+// cut says how many pending records the next transaction takes: at least one. A
+// request that goes ahead goes with the fact behind it, whose checkpoint moves: if
+// the database loses the transaction, that tells of it.
 func (l *loop) cut() int {
 	n, bytes := 0, 0
 	for n < len(l.pending) && n < l.size {
@@ -271,6 +273,9 @@ func (l *loop) cut() int {
 			break
 		}
 		n++
+	}
+	for n > 1 && n < len(l.pending) && l.pending[n-1].turn == ahead {
+		n--
 	}
 	return n
 }
@@ -340,8 +345,10 @@ func (l *loop) moved(moves []move) {
 // transaction of our own of which we did not learn.
 func (l *loop) yield(ctx context.Context, conflict *conflictError) {
 	l.metrics.conflicts.Inc()
+	lost := false
 	for tp, found := range conflict.found {
 		pos := l.owned[tp]
+		lost = lost || found.next < pos.next
 		if found.topicID != pos.topicID {
 			err := fmt.Errorf("the checkpoint is gone or another topic's: found topic id %q, this is %s", found.topicID, pos.topicID)
 			l.log.ErrorContext(ctx, "a partition stands still",
@@ -356,15 +363,26 @@ func (l *loop) yield(ctx context.Context, conflict *conflictError) {
 			slog.String("topic", tp.Topic), slog.Int("partition", int(tp.Partition)),
 			slog.Int64("left", pos.next), slog.Int64("found", found.next))
 		pos.next = found.next
-		if l.held.drop(tp) && !l.paused {
-			l.group.Resume(tp)
-		}
-		l.group.Seek(tp, found.next)
+		l.again(tp)
 	}
-	l.pending = slices.DeleteFunc(l.pending, func(r item) bool {
-		_, moved := conflict.found[partitionOfRecord(&r.Record)]
-		return moved
-	})
+	if lost { // and with them, perhaps, requests that went ahead, of which no checkpoint tells
+		for tp, part := range l.held.parts {
+			if part.gone > 0 {
+				l.again(tp)
+			}
+		}
+	}
+	l.pending = slices.DeleteFunc(l.pending, func(r item) bool { return l.owned[partitionOfRecord(&r.Record)] == nil })
+}
+
+// again reads a partition once more from where its checkpoint is, and drops what
+// was read behind it.
+func (l *loop) again(tp kafka.TopicPartition) {
+	if l.held.drop(tp) && !l.paused {
+		l.group.Resume(tp)
+	}
+	l.group.Seek(tp, l.owned[tp].next)
+	l.pending = slices.DeleteFunc(l.pending, func(r item) bool { return partitionOfRecord(&r.Record) == tp })
 }
 
 // strip folds the first pending record without its payload, which the database

@@ -65,6 +65,51 @@ func burstOf(n int) (requests, facts []event.Record) {
 	return requests, facts
 }
 
+// PostgreSQL may lose its last transactions, since they do not wait for its disk.
+// The checkpoints of facts tell of that, and requests that went ahead are read
+// again with them, though their own checkpoint never moved.
+func TestADatabaseThatForgotRequestsThatWereWrittenAheadGetsThemAgain(t *testing.T) {
+	pool := database(t)
+	asked, told := kafka.TopicPartition{Topic: names.Requests(event.Standard)}, kafka.TopicPartition{Topic: names.Jobs()}
+	requests, facts := burstOf(2 * burst)
+	now := time.Unix(1_800_000_000, 0)
+	l := aLoop(t, pool, asked, told)
+	mustFlush(t, l, requests, now)
+	mustFlush(t, l, facts[:500], now)
+	if _, err := pool.Exec(t.Context(), `TRUNCATE penstock.jobs`); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pool.Exec(t.Context(), `UPDATE penstock.checkpoints SET next_offset = 0 WHERE topic = $1`, told.Topic); err != nil {
+		t.Fatal(err)
+	}
+	mustFlush(t, l, facts[500:600], now) // it finds that out
+	mustFlush(t, l, requests, now)       // as both are read from their checkpoints
+	mustFlush(t, l, facts, now)
+	mustFlush(t, l, nil, now.Add(holdAtMost))
+	var all, torn int
+	const count = `SELECT count(*), count(*) FILTER (WHERE request_offset IS NULL) FROM penstock.jobs`
+	if err := pool.QueryRow(t.Context(), count).Scan(&all, &torn); err != nil {
+		t.Fatal(err)
+	}
+	if all != len(requests) || torn != 0 || checkpointOf(t, pool, asked) != int64(len(requests)) || checkpointOf(t, pool, told) != int64(len(facts)) {
+		t.Errorf("%d of %d rows, %d of them without their request, checkpoints at %d and %d",
+			all, len(requests), torn, checkpointOf(t, pool, asked), checkpointOf(t, pool, told))
+	}
+}
+
+// A transaction that holds a request ahead of its turn holds its fact too, unless
+// it is all there is room for.
+func TestARequestGoesAheadTogetherWithItsFact(t *testing.T) {
+	requests, facts := burstOf(4)
+	l := &loop{Projector: &Projector{cfg: Config{MaxBytes: 1 << 20}}}
+	l.pending = []item{{facts[0], inTurn}, {requests[2], ahead}, {facts[1], inTurn}}
+	for size, want := range map[int]int{1: 1, 2: 1, 3: 3, 4: 3} {
+		if l.size = size; l.cut() != want {
+			t.Errorf("of %d at most it takes %d, want %d", size, l.cut(), want)
+		}
+	}
+}
+
 // What a projector has written ahead of a checkpoint is folded again by the one
 // that goes on from there, and that changes nothing.
 func TestACrashBehindRequestsThatWereWrittenAhead(t *testing.T) {
