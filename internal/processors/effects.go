@@ -216,16 +216,14 @@ func (p *Processor) findEnd(f engine.FindEnd) {
 }
 
 // locate asks side by side: a takeover waits for it, and each question is a round
-// trip to a broker that has just got the work of another.
+// trip to a broker that has just got the work of another. But where the requests
+// end is asked behind where the tokens do: so whatever stands before the one was
+// requested before the other.
 func (p *Processor) locate(ctx context.Context, f engine.FindEnd) (engine.Located, error) {
 	in := engine.Located{LP: f.LP, Gen: f.Gen}
 	tokens := kafka.TopicPartition{Topic: p.tokens, Partition: f.Partition}
 	control := kafka.TopicPartition{Topic: p.cfg.Names.Control(), Partition: f.Partition}
 	ask, asking := errgroup.WithContext(ctx)
-	ask.Go(func() (err error) {
-		in.End, err = p.cluster.Offset(asking, tokens, kafka.End())
-		return err
-	})
 	ask.Go(func() (err error) {
 		in.LogStart, in.Oldest, err = p.cluster.OldestTime(asking, tokens)
 		return err
@@ -235,6 +233,9 @@ func (p *Processor) locate(ctx context.Context, f engine.FindEnd) (engine.Locate
 		return err
 	})
 	ask.Go(func() (err error) {
+		if in.End, err = p.cluster.Offset(asking, tokens, kafka.End()); err != nil {
+			return err
+		}
 		if in.RequestsEnd, err = p.cluster.Offset(asking, p.requests(f.LP), kafka.End()); err != nil {
 			return err
 		}

@@ -68,7 +68,7 @@ func (p *Processor) tokensInput(c *kafka.Chunk) (engine.Input, error) {
 const pulsePartition = 0
 
 func (p *Processor) pulseRecord(pulse *engine.Pulse) event.Record {
-	now := p.now()
+	now := p.began.Round(0).Add(p.now().Sub(p.began)) // see sent
 	h := event.Head{Type: event.LanePulse, V: event.Version, Time: now, Lane: pulse.Lane, Epoch: pulse.Epoch}
 	return event.Record{
 		Topic: p.cfg.Names.Pulse(), Partition: pulsePartition, Time: now,
@@ -94,7 +94,7 @@ func (p *Processor) readPulses(ctx context.Context) (next int64, err error) {
 			return 0, fmt.Errorf("processors: read the pulses: %w", err)
 		}
 		for i := range recs {
-			if in, ok := pulseInput(&recs[i]); ok {
+			if in, ok := p.pulseInput(&recs[i]); ok {
 				p.step(in)
 			}
 		}
@@ -102,12 +102,19 @@ func (p *Processor) readPulses(ctx context.Context) (next int64, err error) {
 	return to, nil
 }
 
-func pulseInput(rec *event.Record) (engine.PulseSeen, bool) {
+func (p *Processor) pulseInput(rec *event.Record) (engine.PulseSeen, bool) {
 	lane, epoch, data, ok := event.DecodePulse(rec.Value)
 	return engine.PulseSeen{
 		LP: engine.LP{Lane: lane, Partition: data.Partition}, Epoch: epoch, Released: data.Released,
-		Owner: data.Owner, Member: data.Member, Sent: rec.Time,
+		Owner: data.Owner, Member: data.Member, Sent: p.sent(rec.Time),
 	}, ok
+}
+
+// sent makes a time by the monotonic clock of what a pulse of ours says, which is
+// counted by that clock from when the process began: leases are reckoned with it,
+// and must not move with the clock on the wall.
+func (p *Processor) sent(said time.Time) time.Time {
+	return p.began.Add(said.Sub(p.began.Round(0)))
 }
 
 // pulsePace gathers the pulses of a process's lanes, which come together.
@@ -118,7 +125,7 @@ func (p *Processor) tailPulses(ctx context.Context, from int64) error {
 	cfg := kafka.TailConfig{Topic: p.cfg.Names.Pulse(), Pace: pulsePace}
 	err := p.cluster.Feed(ctx, cfg, pulsePartition, from, func(c kafka.Chunk) error {
 		for i := range c.Records {
-			if in, ok := pulseInput(&c.Records[i]); ok && !p.box.offer(ctx, in) {
+			if in, ok := p.pulseInput(&c.Records[i]); ok && !p.box.offer(ctx, in) {
 				return ctx.Err()
 			}
 		}

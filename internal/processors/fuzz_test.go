@@ -25,7 +25,7 @@ func FuzzPulse(f *testing.F) {
 	f.Add([]byte(`{"type":"lane.pulse","v":1,"lane":"standard","epoch":5,"data":{"partition":0,"owner":"x","released":true}}`))
 	f.Add([]byte(`{"type":"lane.pulse","lane":"batch","epoch":-1,"data":{"partition":-7}}`))
 	f.Fuzz(func(t *testing.T, value []byte) {
-		in, ok := pulseInput(&event.Record{Value: value})
+		in, ok := (&Processor{}).pulseInput(&event.Record{Value: value})
 		if !ok {
 			return
 		}

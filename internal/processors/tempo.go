@@ -30,7 +30,7 @@ func (t *tempo) note(now time.Time) bool {
 		return false
 	}
 	n, since := t.pieces.Add(1), t.since.Load()
-	if span := now.UnixNano() - since; span > int64(tempoSpan) && t.since.CompareAndSwap(since, now.UnixNano()) {
+	if span := now.UnixNano() - since; (span > int64(tempoSpan) || span < 0) && t.since.CompareAndSwap(since, now.UnixNano()) {
 		t.pieces.Store(0)
 		t.busy.Store(n*int64(time.Second)/span >= busyDeltas)
 	}

@@ -234,7 +234,7 @@ func (e *Engine) pulsed(now time.Time, l *lane, in *PulseSeen) {
 // time knows who has no lease at that time, by the silence alone, and whoever was
 // silent cannot go on as if nothing had been.
 func (e *Engine) pulseLapse(now time.Time, l *lane) {
-	if l.epoch > 0 && now.Sub(l.pulsed) >= e.cfg.PulseLease {
+	if l.claimer.Owns() && now.Sub(l.pulsed) >= e.cfg.PulseLease { // else a claim is on its way
 		l.lapsed = true
 	}
 }
