@@ -32,8 +32,8 @@ const (
 // again, and then the server refuses and all is upserted. It belongs to the
 // projector's goroutine.
 type copier struct {
-	least int // rows that are worth it
-	buf   []byte
+	least   int // rows that are worth it
+	buf     []byte
 	shun    int // so many transactions do not copy
 	shunned int // after the last one that could not; 0 where it could
 }
