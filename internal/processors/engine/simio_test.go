@@ -118,17 +118,23 @@ func (p *proc) heartbeat() {
 	p.beat = nil
 }
 
+// locate goes through its questions, in order: where the tokens end, then all
+// that is asked of requests and cancels, and the answer.
 func (p *proc) locate() {
 	if len(p.locates) == 0 {
 		return
 	}
 	l := p.locates[0]
-	if l.in == nil {
-		part := l.f.Partition
-		l.in = &Located{LP: l.f.LP, Gen: l.f.Gen, End: int64(len(p.w.tokens[part])), RequestsEnd: int64(len(p.w.reqs[l.f.LP])), LogStart: p.w.tokFrom[part]}
+	part := l.f.Partition
+	switch {
+	case l.in == nil:
+		l.in = &Located{LP: l.f.LP, Gen: l.f.Gen, End: int64(len(p.w.tokens[part])), LogStart: p.w.tokFrom[part]}
 		if l.in.LogStart < l.in.End {
 			l.in.Oldest = p.w.tokens[part][l.in.LogStart].time
 		}
+	case !l.asked:
+		l.asked = true
+		l.in.RequestsEnd = int64(len(p.w.reqs[l.f.LP]))
 		if p.w.n(4) > 0 { // else they are too many
 			l.in.Jobs = map[string]struct{}{}
 			for _, r := range p.w.reqs[l.f.LP][max(l.f.Next, p.w.reqFrom[l.f.LP]):] {
@@ -138,10 +144,10 @@ func (p *proc) locate() {
 			}
 		}
 		p.locateControl(l)
-		return
+	default:
+		p.locates = p.locates[1:]
+		p.step(*l.in)
 	}
-	p.locates = p.locates[1:]
-	p.step(*l.in)
 }
 
 // locateControl looks where the cancels of what is not done begin, by the time

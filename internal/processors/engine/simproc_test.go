@@ -92,8 +92,9 @@ type simGate struct {
 }
 
 type locate struct {
-	f  FindEnd
-	in *Located
+	f     FindEnd
+	in    *Located
+	asked bool // of requests and cancels too
 }
 
 type beat struct {
