@@ -133,7 +133,7 @@ func (g *Gateway) streamChat(c *sse, r *http.Request, in intake, f *chatFeed) {
 	switch {
 	case status == endedDrained:
 		f.fail(fault.From(errDraining()))
-		_ = c.finish() // whether it took this or not, it is over
+		_ = c.flush() // whether it took this or not, it is over
 	case status == "" && f.failure != nil && f.progress.End == "":
 		status = endedError
 	case status == "":

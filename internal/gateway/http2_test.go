@@ -125,6 +125,19 @@ func TestOverHTTP2AStreamThatIsNotReadHoldsUpNoOther(t *testing.T) {
 	}
 }
 
+func TestOverHTTP2AStreamOutlastsASilenceLongerThanAWriteMayTake(t *testing.T) {
+	g := onOne(t, Config{WriteTimeout: 200 * time.Millisecond, Heartbeat: 10 * time.Second})
+	g.http2()
+	a := g.author()
+	a.started()
+	c := g.open(events(a))
+	c.must()
+	pause(t.Context(), 500*time.Millisecond)
+	a.say("one ")
+	a.complete()
+	seqs(t, c.rest(), 1)
+}
+
 func TestADrainEndsStreamsOverHTTP2(t *testing.T) {
 	g := onOne(t, Config{})
 	g.http2()

@@ -69,7 +69,9 @@ func (c *sse) head() {
 }
 
 // flush writes the frames. A client that does not take them in time is let go; over
-// HTTP/2 its stream alone is.
+// HTTP/2 its stream alone is. The deadline is lifted behind the write: HTTP/2 would
+// reset the stream at it whether or not anything is being written, and over HTTP/1.1
+// the connection may serve another request.
 func (c *sse) flush() error {
 	late := time.Now().Add(c.g.cfg.WriteTimeout)
 	if err := c.control.SetWriteDeadline(late); err != nil && !errors.Is(err, http.ErrNotSupported) {
@@ -85,6 +87,7 @@ func (c *sse) flush() error {
 	case err != nil:
 		return err //nolint:wrapcheck // only looked at
 	}
+	_ = c.control.SetWriteDeadline(time.Time{}) // as it could be set, or not
 	if c.out.events > 0 {
 		c.g.metrics.chunks.Add(float64(c.out.events))
 		if !c.first {
@@ -122,7 +125,6 @@ func (c *sse) turnAway(r *http.Request, err error, again bool) {
 	c.out.comment(string(f.Code) + ": " + f.Message)
 	c.out.retry(max(f.RetryAfter, c.g.comeBack()))
 	_ = c.begin() // whether it took this or not, it is over
-	c.unbind()
 }
 
 // ended names how a write failed.
@@ -140,7 +142,6 @@ func (c *sse) serve(ctx context.Context, f feed) string {
 	if err := c.begin(); err != nil {
 		return ended(err)
 	}
-	defer c.unbind()
 	idle := time.NewTimer(c.silence())
 	defer idle.Stop()
 	for {
@@ -199,19 +200,6 @@ func (c *sse) silence() time.Duration {
 		return min(c.g.cfg.Quiet, c.g.cfg.Heartbeat)
 	}
 	return c.g.cfg.Heartbeat
-}
-
-// finish writes what is in the frames behind a stream's end.
-func (c *sse) finish() error {
-	defer c.unbind()
-	return c.flush()
-}
-
-// unbind lifts the write deadline: the connection may serve another request.
-func (c *sse) unbind() {
-	if c.left == nil {
-		_ = c.control.SetWriteDeadline(time.Time{})
-	}
 }
 
 // ready is a channel from which can be read at once.

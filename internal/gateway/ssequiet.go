@@ -68,7 +68,7 @@ func (c *sse) stream(r *http.Request, f perched, done func(status string)) {
 	if status != endedNot {
 		if status == endedDrained {
 			c.out.retry(c.g.comeBack())
-			_ = c.finish() // whether it took this or not, it is over
+			_ = c.flush() // whether it took this or not, it is over
 		}
 		done(status)
 		return
