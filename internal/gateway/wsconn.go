@@ -247,14 +247,14 @@ func (s *socket) goRound(alone bool) onward {
 		return apart
 	}
 	s.attend()
-	for s.queue.first != nil && !s.broken && len(s.out.bytes()) < flushBytes {
+	for s.queue.first != nil && !s.mute() && len(s.out.bytes()) < flushBytes {
 		s.turn(s.queue.take())
 		s.attend()
 	}
 	switch {
 	case !s.flush(alone):
 		return apart
-	case s.queue.first != nil && !s.broken:
+	case s.queue.first != nil && !s.mute():
 		return again
 	default:
 		return idle
@@ -286,9 +286,13 @@ func (s *socket) attend() {
 	}
 }
 
+// mute tells whether nothing can be sent any more: behind a close there is no frame
+// (RFC 6455, section 5.5.1).
+func (s *socket) mute() bool { return s.broken || s.closing }
+
 // write has a frame sent. Only the pump may call it, and the other writers below.
 func (s *socket) write(frame []byte) {
-	if s.broken || s.closing {
+	if s.mute() {
 		return
 	}
 	buf := s.out.buffer(&s.all.buffers)
@@ -298,7 +302,7 @@ func (s *socket) write(frame []byte) {
 
 // writeControl has a control frame sent.
 func (s *socket) writeControl(kind byte, payload []byte) {
-	if s.broken || s.closing {
+	if s.mute() {
 		return
 	}
 	buf := s.out.buffer(&s.all.buffers)
@@ -356,8 +360,9 @@ func (c *libraryConn) Write(b []byte) (int, error) {
 	done := make(chan struct{})
 	c.socket.report(func() {
 		defer close(done)
-		if !c.socket.broken && !c.socket.closing {
+		if !c.socket.mute() {
 			c.socket.out.add(&c.socket.all.buffers, b)
+			c.socket.closing = len(b) > 0 && b[0] == frameClose
 			c.socket.flush(false)
 		}
 	})

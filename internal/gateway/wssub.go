@@ -261,9 +261,12 @@ func (s *socket) rouse(sub *subscription) {
 	}
 }
 
-// deliver writes the events that were gathered.
+// deliver writes the events that were gathered, unless nothing can be sent any more.
 func (s *socket) deliver(sub *subscription) {
 	f := &sub.frame
+	if s.mute() {
+		f.reset()
+	}
 	if f.box.empty() {
 		return
 	}
