@@ -73,8 +73,14 @@ func (f *jobFeed) poll(ctx context.Context) (<-chan struct{}, error) {
 		return nil, f.fill(ctx)
 	}
 	wait, err := f.jobStream.poll(ctx)
-	if f.mend != nil && errors.Is(err, errNoMore) {
+	switch {
+	case f.mend == nil:
+	case errors.Is(err, errNoMore):
 		f.sendMend(f.reader.here(), -1)
+	case err == nil && f.reader.next >= f.mend.until: // the log has lost the end as well
+		f.sendMend(f.reader.here(), -1)
+		f.over = true
+		return nil, nil
 	}
 	if f.snap != nil && f.reader.next >= f.snap.until && (err == nil || errors.Is(err, errNoMore)) {
 		f.sendSnapshot()

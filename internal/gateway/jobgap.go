@@ -5,6 +5,7 @@ import (
 
 	"github.com/penstock-io/penstock/internal/fence"
 	"github.com/penstock-io/penstock/internal/job"
+	"github.com/penstock-io/penstock/internal/kafka"
 )
 
 // hole is where a job's stream stood when it met a gap, until it is known whether
@@ -18,10 +19,12 @@ type hole struct {
 }
 
 // mend is what a job said that has ended, by its row, for a client that is missing
-// some of it. It stands in place of all events up to the terminal one.
+// some of it. It stands in place of all events up to the terminal one, which the log
+// may have lost as well.
 type mend struct {
 	text   string
 	status job.Status
+	until  int64 // the log's end when the job had ended: its terminal event lies below
 	free   func()
 }
 
@@ -47,11 +50,17 @@ func (f *jobFeed) fill(ctx context.Context) error {
 	row, err := f.g.row(ctx, f.tenant, f.id)
 	if err == nil && row != nil && row.Status.Ended() && len(row.Output) > 0 {
 		f.endSnapshot() // it would lack what is missing
+		until, err := f.g.offset(ctx, f.g.hub.of(f.part.id), kafka.End())
+		if err != nil {
+			return err
+		}
 		free, err := f.g.fold(ctx)
 		if err != nil {
 			return err
 		}
-		f.mend = &mend{row.Output[0].Message.Content, row.Status, free}
+		f.mend = &mend{row.Output[0].Message.Content, row.Status, until, free}
+		f.reader.about = subject{} // it is rung for others' records too, which tell that until has come
+		f.reader.narrow()
 	}
 	h := f.hole
 	f.hole = nil

@@ -129,3 +129,30 @@ func TestAGapThatNoRowMendsIsToldAndTheStreamGoesOn(t *testing.T) {
 		}
 	}
 }
+
+// TestAMendedJobEndsWhereTheLogHasLostItsEndToo has watchers who have seen the job
+// begin, and know of nothing else that would tell them of its end.
+func TestAMendedJobEndsWhereTheLogHasLostItsEndToo(t *testing.T) {
+	onBoth(t, Config{BudgetBytes: 1}, func(g *ground) {
+		a := g.author()
+		a.started()
+		ws := g.dial()
+		ws.say(subscribeJob("a", a, `,"credit":1`))
+		ws.want("subscribed")
+		ws.atLeast(1)
+		a.say("lost")
+		a.complete()
+		other := g.authorOf("other", a.part)
+		acks := other.whole(2)
+		g.retain(a.part, acks[0].Offset)
+		a.row("the whole answer")
+		ws.say(`{"op":"credit","sub":"a","n":10}`)
+		all, status := ws.untilEnd()
+		if len(all) != 2 || all[0].Data.Reason != gapRetention || all[1].Data.Text != "the whole answer" || status != "completed" {
+			t.Errorf("got %v, ended as %s; want a gap and the answer", all, status)
+		}
+		if n := len(g.gateway.folding); n != 0 {
+			t.Errorf("%d answers are held", n)
+		}
+	})
+}
