@@ -35,6 +35,9 @@ const (
 	// silence is after how long an HTTP/2 connection is pinged of which nothing was
 	// heard, and then given up.
 	silence = 30 * time.Second
+	// untaken is after how long an HTTP/2 connection is given up that takes nothing
+	// of what is written, though it may go on to answer pings.
+	untaken = 10 * time.Second
 )
 
 // Serve serves h on addr, a TCP host:port, until ctx ends, and then lets what is
@@ -58,8 +61,10 @@ func Serve(ctx context.Context, addr string, h http.Handler, cfg ServerConfig) e
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
 	srv := &http.Server{
-		Protocols:         &protocols,
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams, SendPingTimeout: silence, PingTimeout: silence},
+		Protocols: &protocols,
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: maxStreams, SendPingTimeout: silence, PingTimeout: silence, WriteByteTimeout: untaken,
+		},
 		Handler:           h,
 		ReadHeaderTimeout: or(cfg.HeaderPatience, 10*time.Second),
 		IdleTimeout:       or(cfg.IdlePatience, 2*time.Minute),
