@@ -150,8 +150,8 @@ func (d *door) client(r *http.Request) netip.Addr {
 	}
 	said := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
 	for _, text := range slices.Backward(said) {
-		next, err := netip.ParseAddr(strings.TrimSpace(text))
-		if err != nil {
+		next, ok := forwarded(strings.TrimSpace(text))
+		if !ok {
 			break
 		}
 		if addr = next.Unmap().WithZone(""); !d.ours(addr) {
@@ -159,6 +159,21 @@ func (d *door) client(r *http.Request) netip.Addr {
 		}
 	}
 	return addr
+}
+
+// forwarded reads an address as proxies write it: some with the port, and then or
+// always in brackets where it is of IPv6.
+func forwarded(text string) (netip.Addr, bool) {
+	if at, err := netip.ParseAddrPort(text); err == nil {
+		return at.Addr(), true
+	}
+	if inner, ok := strings.CutPrefix(text, "["); ok {
+		if text, ok = strings.CutSuffix(inner, "]"); !ok {
+			return netip.Addr{}, false
+		}
+	}
+	addr, err := netip.ParseAddr(text)
+	return addr, err == nil
 }
 
 // ours tells whether an address is a proxy's that is trusted.

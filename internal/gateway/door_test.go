@@ -110,10 +110,14 @@ func TestAnAddressIsTheClientsBehindProxiesOfOurs(t *testing.T) {
 	d := &door{proxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("::1/128")}}
 	for _, c := range []struct{ remote, forwarded, want string }{
 		{"203.0.113.7:5", "", "203.0.113.7"},
-		{"203.0.113.7:5", "198.51.100.1", "203.0.113.7"},          // no proxy of ours: it may say what it will
-		{"10.0.0.1:5", "198.51.100.1", "198.51.100.1"},            // ours
-		{"10.0.0.1:5", "1.2.3.4, 198.51.100.1", "198.51.100.1"},   // the client wrote the first itself
-		{"10.0.0.1:5", "198.51.100.1,10.0.0.2 ", "198.51.100.1"},  // two of ours
+		{"203.0.113.7:5", "198.51.100.1", "203.0.113.7"},         // no proxy of ours: it may say what it will
+		{"10.0.0.1:5", "198.51.100.1", "198.51.100.1"},           // ours
+		{"10.0.0.1:5", "1.2.3.4, 198.51.100.1", "198.51.100.1"},  // the client wrote the first itself
+		{"10.0.0.1:5", "198.51.100.1,10.0.0.2 ", "198.51.100.1"}, // two of ours
+		{"10.0.0.1:5", "198.51.100.1:51234, 10.0.0.2:80", "198.51.100.1"},
+		{"10.0.0.1:5", "[2001:db8::1]:443", "2001:db8::"},
+		{"10.0.0.1:5", "[2001:db8::1]", "2001:db8::"},
+		{"10.0.0.1:5", "[2001:db8::1", "10.0.0.1"},
 		{"10.0.0.1:5", "", "10.0.0.1"},                            // itself
 		{"10.0.0.1:5", "nonsense", "10.0.0.1"},                    // the same
 		{"10.0.0.1:5", "198.51.100.1, nonsense", "10.0.0.1"},      // nor what is before nonsense
