@@ -206,6 +206,23 @@ func healthRouter(checks ...Check) chi.Router {
 	return r
 }
 
+// unflushed is a writer whose flushes fail.
+type unflushed struct{ http.ResponseWriter }
+
+var errUnflushed = errors.New("the stream was reset")
+
+func (unflushed) FlushError() error { return errUnflushed }
+
+func TestAHandlerHearsOfAFlushThatFailed(t *testing.T) {
+	r := NewRouter(Config{})
+	var err error
+	r.Get("/", func(w http.ResponseWriter, _ *http.Request) { err = http.NewResponseController(w).Flush() })
+	r.ServeHTTP(unflushed{httptest.NewRecorder()}, httptest.NewRequest(http.MethodGet, "/", nil))
+	if !errors.Is(err, errUnflushed) {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestReadinessNamesThePartAndWhy(t *testing.T) {
 	ok := func(context.Context) error { return nil }
 	r := healthRouter(Check{"kafka", ok}, Check{"postgres", func(context.Context) error { return errors.New("connection refused") }})

@@ -194,7 +194,12 @@ func (w *recorder) Write(p []byte) (int, error) {
 func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // Flush implements http.Flusher.
-func (w *recorder) Flush() { _ = http.NewResponseController(w.ResponseWriter).Flush() }
+func (w *recorder) Flush() { _ = w.FlushError() }
+
+// FlushError is Flush for http.ResponseController, which hands the error on.
+func (w *recorder) FlushError() error {
+	return http.NewResponseController(w.ResponseWriter).Flush() //nolint:wrapcheck // a writer hands errors on as they are
+}
 
 // Hijack implements http.Hijacker, for WebSocket libraries that do not unwrap.
 func (w *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
