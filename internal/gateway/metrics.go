@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"log/slog"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -116,6 +117,24 @@ func (m *metrics) addSockets() {
 		Name: "penstock_gateway_frames_total", Help: "Frames on WebSockets, by direction: in, out.",
 	}, []string{"direction"})
 	m.framesIn, m.framesOut = m.frames.WithLabelValues("in"), m.frames.WithLabelValues("out")
+}
+
+// debut is when a stream was asked for, and whether its first event was written.
+type debut struct {
+	began time.Time
+	made  bool
+}
+
+// sent notes events that were written to a stream.
+func (g *Gateway) sent(d *debut, events int) {
+	if events == 0 {
+		return
+	}
+	g.metrics.chunks.Add(float64(events))
+	if !d.made {
+		d.made = true
+		g.metrics.firstByte.Observe(float64(g.cfg.Now().Sub(d.began).Microseconds()) / 1000)
+	}
 }
 
 // held notes what the window holds.

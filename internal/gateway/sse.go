@@ -38,8 +38,7 @@ type sse struct {
 	control *http.ResponseController
 	out     frames
 	preface string // what a stream begins with
-	began   time.Time
-	first   bool // the first event was written
+	debut   debut
 
 	pass     pass         // until the stream has it
 	mayLeave bool         // net/http, once it is quiet
@@ -47,7 +46,7 @@ type sse struct {
 }
 
 func (g *Gateway) newSSE(w http.ResponseWriter) *sse {
-	return &sse{g: g, w: w, control: http.NewResponseController(w), preface: "retry: 1000\n\n", began: g.cfg.Now()}
+	return &sse{g: g, w: w, control: http.NewResponseController(w), preface: "retry: 1000\n\n", debut: debut{began: g.cfg.Now()}}
 }
 
 // begin sends the headers, and whatever is in the frames already.
@@ -88,13 +87,7 @@ func (c *sse) flush() error {
 		return err //nolint:wrapcheck // only looked at
 	}
 	_ = c.control.SetWriteDeadline(time.Time{}) // as it could be set, or not
-	if c.out.events > 0 {
-		c.g.metrics.chunks.Add(float64(c.out.events))
-		if !c.first {
-			c.first = true
-			c.g.metrics.firstByte.Observe(float64(c.g.cfg.Now().Sub(c.began).Microseconds()) / 1000)
-		}
-	}
+	c.g.sent(&c.debut, c.out.events)
 	c.out.events = 0
 	if cap(c.out.buf) > 2*flushBytes {
 		c.out.buf = nil // one large event must not be kept for the stream's life

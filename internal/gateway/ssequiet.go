@@ -35,6 +35,7 @@ type quiet struct {
 	beat    *time.Timer
 
 	// Of the pump alone.
+	debut  debut
 	chunks outbox // what is to be written
 	last   bool   // nothing comes behind it
 	how    string // it ended; the pump's, then the reader's
@@ -73,7 +74,7 @@ func (c *sse) stream(r *http.Request, f perched, done func(status string)) {
 		done(status)
 		return
 	}
-	q := &quiet{g: c.g, conn: c.left, feed: f, out: &c.out, done: done, how: endedGone, pass: c.pass}
+	q := &quiet{g: c.g, conn: c.left, feed: f, out: &c.out, done: done, how: endedGone, pass: c.pass, debut: c.debut}
 	c.pass = pass{}
 	c.w, c.control, c.left = nil, nil, nil // so that net/http's part can go
 	q.crew, q.round = &c.g.crew, q.goRound
@@ -236,9 +237,7 @@ func (q *quiet) chunk() {
 	buf := q.chunks.buffer(&q.g.sockets.buffers)
 	*buf = fmt.Appendf(*buf, "%x\r\n", len(b))
 	*buf = append(append(*buf, b...), "\r\n"...)
-	if q.out.events > 0 {
-		q.g.metrics.chunks.Add(float64(q.out.events))
-	}
+	q.g.sent(&q.debut, q.out.events)
 	*q.out = frames{} // it costs nothing while it waits
 	q.mu.Lock()
 	q.beat.Reset(q.g.cfg.Heartbeat)

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/penstock-io/penstock/internal/bench"
 	"github.com/penstock-io/penstock/internal/event"
 )
@@ -69,6 +71,25 @@ func TestAQuietPartitionGoesOnToo(t *testing.T) {
 	}
 	c.close()
 	g.quietly(0)
+}
+
+func TestAQuietStreamsFirstEventIsMeasured(t *testing.T) {
+	cfg := soon()
+	reg := prometheus.NewRegistry()
+	cfg.Registry = reg
+	g := onOne(t, cfg)
+	a := g.author()
+	c := g.open(fmt.Sprintf("/v1/topics/tokens/partitions/%d/events?offset=latest", a.part))
+	g.quietly(1)
+	a.started()
+	c.must()
+	families, err := reg.Gather()
+	g.no(err)
+	for _, f := range families {
+		if f.GetName() == "streaming_first_byte_latency_ms" && f.GetMetric()[0].GetHistogram().GetSampleCount() != 1 {
+			t.Errorf("its latency is %v", f.GetMetric())
+		}
+	}
 }
 
 func TestQuietStreamsHaveHeartbeats(t *testing.T) {

@@ -31,8 +31,7 @@ type subscription struct {
 	part      *partition
 	frame     envelope
 	begins    string // the cursor at which it began
-	began     time.Time
-	first     bool // an event was written
+	debut     debut
 
 	settling  *settling // nil once it is known that there is something to subscribe to
 	grace     *time.Timer
@@ -129,7 +128,7 @@ func (s *socket) reserveHeld(name string) (*subscription, error) {
 	}
 	quoted, _ := jsontext.AppendQuote(nil, name) // it was decoded, so it is UTF-8
 	sub := &subscription{
-		name: name, named: true, began: s.g.cfg.Now(), of: s,
+		name: name, named: true, debut: debut{began: s.g.cfg.Now()}, of: s,
 		frame: envelope{
 			buffers: &s.all.buffers, now: s.g.cfg.Now, sub: quoted, credit: -1,
 			gaps: s.g.metrics.gaps.WithLabelValues(gapUnreadable),
@@ -273,11 +272,7 @@ func (s *socket) deliver(sub *subscription) {
 	f.finish()
 	s.g.metrics.framesOut.Add(float64(f.frames))
 	s.out.join(f.buffers, &f.box)
-	s.g.metrics.chunks.Add(float64(f.events))
-	if !sub.first {
-		sub.first = true
-		s.g.metrics.firstByte.Observe(float64(s.g.cfg.Now().Sub(sub.began).Microseconds()) / 1000)
-	}
+	s.g.sent(&sub.debut, f.events)
 	if f.credit >= 0 {
 		f.credit -= int64(f.records)
 	}
