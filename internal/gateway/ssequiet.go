@@ -108,7 +108,9 @@ func (a *quiets) add(q *quiet) {
 	a.open[q] = struct{}{}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.leaving = a.draining
+	if q.leaving = a.draining; q.leaving {
+		q.conn.hurry(time.Now().Add(drainPatience))
+	}
 	q.beat = time.AfterFunc(q.g.cfg.Heartbeat, q.tick)
 }
 
@@ -169,6 +171,11 @@ func (q *quiet) goRound(alone bool) onward {
 	if all, err := q.flush(alone); err != nil || !all || q.last { // what was left of the last round
 		return q.wrote(over, all, err)
 	}
+	if leaving { // what has come since is for the next server to send
+		q.out.retry(q.g.comeBack())
+		q.chunk()
+		return q.put(q.conclude(endedDrained), alone)
+	}
 	q.feed.perch().near = !alone
 	wait, err := q.feed.poll(q.ctx)
 	if errors.Is(err, errFar) {
@@ -181,7 +188,11 @@ func (q *quiet) goRound(alone bool) onward {
 		q.out.heartbeat()
 	}
 	q.chunk()
-	next := q.after(wait, err, leaving)
+	return q.put(q.after(wait, err), alone)
+}
+
+// put writes what there is, and finds what comes after.
+func (q *quiet) put(next onward, alone bool) onward {
 	all, err := q.flush(alone)
 	return q.wrote(next, all, err)
 }
@@ -202,14 +213,10 @@ func (q *quiet) wrote(next onward, all bool, err error) onward {
 
 // after finds what a poll's answer is for the stream: idle where it waits, over
 // where this was its last chunk.
-func (q *quiet) after(wait <-chan struct{}, err error, leaving bool) onward {
+func (q *quiet) after(wait <-chan struct{}, err error) onward {
 	switch {
 	case errors.Is(err, errNoMore):
-		q.how = ""
-	case leaving:
-		q.how = endedDrained
-		q.out.retry(q.g.comeBack())
-		q.chunk()
+		return q.conclude("")
 	case q.ctx.Err() != nil:
 		q.last, q.how = true, endedGone
 		return over
@@ -222,7 +229,11 @@ func (q *quiet) after(wait <-chan struct{}, err error, leaving bool) onward {
 	default:
 		return again
 	}
-	// The end of the chunks: the client knows then that the stream was not cut off.
+}
+
+// conclude ends the chunks: the client knows then that the stream was not cut off.
+func (q *quiet) conclude(how string) onward {
+	q.how = how
 	q.chunks.add(&q.g.sockets.buffers, []byte("0\r\n\r\n"))
 	q.last = true
 	return over

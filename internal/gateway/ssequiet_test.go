@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"runtime"
 	"strings"
@@ -128,6 +129,32 @@ func TestADrainEndsQuietStreamsAndTheyGoOnElsewhere(t *testing.T) {
 	g.run()
 	a.complete()
 	seqs(t, g.open(events(a), "Last-Event-ID", first.id).rest(), 1)
+}
+
+// TestAtADrainAQuietStreamAsksForNothingMore has a stream without a feed: one whose
+// Kafka is away would have its client wait for it.
+func TestAtADrainAQuietStreamAsksForNothingMore(t *testing.T) {
+	gw := newMadeLog(Config{}).gw
+	here, there := net.Pipe()
+	defer func() { _ = there.Close() }()
+	q := &quiet{g: gw, conn: newPatientConn(here, time.Minute), out: &frames{}, ctx: t.Context()}
+	gw.quiets.draining = true
+	gw.quiets.add(q)
+	defer q.beat.Stop()
+	if q.conn.limit.Load() == 0 {
+		t.Error("a stream that leaves net/http during a drain is not hurried")
+	}
+	said := make(chan string, 1)
+	go func() {
+		b, _ := io.ReadAll(there)
+		said <- string(b)
+	}()
+	if next := q.goRound(true); next != over || q.how != endedDrained {
+		t.Errorf("%d comes next, %q", next, q.how)
+	}
+	if s := <-said; !strings.Contains(s, "retry: ") || !strings.HasSuffix(s, "\r\n0\r\n\r\n") {
+		t.Errorf("the client got %q", s)
+	}
 }
 
 func TestQuietClientsThatTakeNothingAreLetGo(t *testing.T) {
