@@ -31,6 +31,9 @@ const (
 // retryPause is how long a stream waits after the log could not be read.
 const retryPause = 500 * time.Millisecond
 
+// idleBytes is the largest buffer that a stream keeps while it waits.
+const idleBytes = 4 << 10
+
 // sse is one connection.
 type sse struct {
 	g       *Gateway
@@ -155,6 +158,8 @@ func (c *sse) serve(ctx context.Context, f feed) string {
 		}
 		if err == nil && wait == nil {
 			wait = ready
+		} else if cap(c.out.buf) > idleBytes {
+			c.out.buf = nil // all of it was written
 		}
 		select {
 		case <-c.g.draining:
