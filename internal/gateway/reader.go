@@ -41,9 +41,10 @@ var errFar = errors.New("gateway: what comes next is not in memory")
 
 // newReader makes a reader of a partition that the caller has acquired.
 func newReader(h *hub, p *partition, next int64, leaderEpoch int32) *reader {
+	opens := p.at(next).opens // first: a topic that is made anew meanwhile shows at the next poll
 	topic, reborn := h.born()
 	return &reader{
-		hub: h, part: p, next: next, leaderEpoch: leaderEpoch, opens: p.at(next).opens, topic: topic, reborn: reborn,
+		hub: h, part: p, next: next, leaderEpoch: leaderEpoch, opens: opens, topic: topic, reborn: reborn,
 	}
 }
 
