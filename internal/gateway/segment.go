@@ -82,6 +82,7 @@ const (
 type run struct {
 	first, last int32
 	count       int
+	bytes       int // of its records
 	// watchers is how many were rung for it; set before any of them looks.
 	watchers int
 	shared   [formats]atomic.Pointer[shared]
@@ -93,10 +94,10 @@ type run struct {
 type segment struct {
 	entries     []entry
 	runs        map[subject]*run
-	first, next int64 // it covers the offsets from first up to next
-	before      spot  // at first
-	behind      spot  // at next
-	bytes       int
+	first, next int64     // it covers the offsets from first up to next
+	before      spot      // at first
+	behind      spot      // at next
+	bytes       int       // with what may be made of it for several watchers
 	taken       time.Time // what lies below next was in the log by then
 }
 
@@ -137,12 +138,20 @@ func (s *segment) chain(at int32, kind subjectKind, id []byte) {
 	}
 	r := s.runs[subject{kind, string(id)}]
 	if r == nil {
-		s.runs[subject{kind, string(id)}] = &run{first: at, last: at, count: 1}
+		s.runs[subject{kind, string(id)}] = &run{first: at, last: at, count: 1, bytes: len(s.entries[at].raw)}
 		return
 	}
 	*s.entries[r.last].following(kind) = at
 	r.last = at
 	r.count++
+	r.bytes += len(s.entries[at].raw)
+}
+
+// shareable is about what a run costs once it was made for several watchers, in
+// bytes, in every wire format.
+func (r *run) shareable() int {
+	const around = 128 // an event: its cursor, and what frames it
+	return formats * (int(unsafe.Sizeof(shared{})) + r.bytes + r.count*around)
 }
 
 // following is the next entry of the same subject.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/penstock-io/penstock/internal/event"
 	"github.com/penstock-io/penstock/internal/fence"
@@ -105,6 +106,36 @@ func TestAWatcherIsLeftAsleepByOthersRecords(t *testing.T) {
 	l.add(t, 6, "mine")
 	if p := l.gw.hub.parts[0]; rung.rings != 2 || len(p.bells) != 0 {
 		t.Errorf("%d rings and %d bells of a watcher that left", rung.rings, len(p.bells))
+	}
+}
+
+func TestWhatIsMadeForSeveralWatchersCountsAgainstTheBudget(t *testing.T) {
+	l := newMadeLog(Config{})
+	var made [2]*jobFeed
+	for i := range made {
+		made[i], _ = l.watch(t, "default", "mine", `"a"`)
+		defer made[i].end()
+		poll(t, made[i])
+	}
+	before := 0
+	for range 2 { // they have seen their job, and then wait for it together
+		before = l.gw.hub.bytes
+		l.add(t, 5, "mine", "mine")
+		for _, f := range made {
+			poll(t, f)
+		}
+	}
+	held := l.gw.hub.parts[0].segments[1]
+	lent := held.runs[subject{ofJob, "mine"}].shared[formatSocket].Load()
+	if lent == nil {
+		t.Fatal("nothing was made for both")
+	}
+	entries, bytes := held.entries, 0
+	for i := range entries {
+		bytes += len(entries[i].raw) + int(unsafe.Sizeof(entries[i]))
+	}
+	if bytes += formats * len(lent.bytes); held.bytes < bytes || l.gw.hub.bytes != before+held.bytes {
+		t.Errorf("%d bytes are counted, of at least %d", held.bytes, bytes)
 	}
 }
 

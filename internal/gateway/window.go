@@ -67,6 +67,9 @@ func (p *partition) add(s *segment) bool {
 			r.watchers++
 			b.strike(s.before)
 		}
+		if about.kind == ofJob && r.watchers > 1 {
+			s.bytes += r.shareable()
+		}
 	}
 	return true
 }
