@@ -206,6 +206,7 @@ func TestDrainSendsSocketsElsewhereAndTheirCursorsGoOn(t *testing.T) {
 	c.say(subscribeJob("a", a))
 	c.want("subscribed")
 	f := c.want("events")
+	eventually(t, func() bool { return g.gateway.busySockets() == 0 })
 	d.say(`{"op":"submit","ref":"1","job":{"body":{"model":"sim"}}}`) // under way
 	eventually(t, func() bool { return g.gateway.busySockets() == 1 })
 	g.gateway.Drain()
