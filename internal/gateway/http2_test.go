@@ -98,7 +98,7 @@ func TestOverHTTP2ManyStreamsShareAConnection(t *testing.T) {
 }
 
 func TestOverHTTP2AStreamThatIsNotReadHoldsUpNoOther(t *testing.T) {
-	g := onOne(t, Config{WriteTimeout: 300 * time.Millisecond, Registry: prometheus.NewRegistry()})
+	g := onOne(t, Config{WriteTimeout: time.Second, Registry: prometheus.NewRegistry()})
 	dialled := g.http2()
 	a, b := g.author(), g.author()
 	a.started()
