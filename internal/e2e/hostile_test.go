@@ -114,7 +114,6 @@ func TestNoHTTPClientBringsTheProgramDown(t *testing.T) {
 		"an upgrade to something else":  {"GET /v1/ws HTTP/1.1\r\n" + host + "Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n", 400},
 		"a WebSocket of an old version": {"GET /v1/ws HTTP/1.1\r\n" + host + "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 8\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n", 400},
 		"a WebSocket without a key":     {"GET /v1/ws HTTP/1.1\r\n" + host + "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\r\n", 400},
-		"HTTP/2 without asking":         {"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 404},
 		"a WebSocket by POST":           {"POST /v1/ws HTTP/1.1\r\n" + host + "Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n", 405},
 	} {
 		answer := p.raw(c.request, answeredWhole)
@@ -137,6 +136,14 @@ func TestNoHTTPClientBringsTheProgramDown(t *testing.T) {
 			t.Errorf("%s: %d is not of the one shape: %.300s", name, res.StatusCode, got)
 		}
 	}
+	// HTTP/2 is served to who knows that beforehand, and then what is no frame of it
+	// ends the connection: a length of 16 MiB, of no type that there is.
+	answer := p.raw("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\xff\xff\xff\xff\xff\xff\xff\xff\xff", func(string) bool { return false })
+	const settings = 4 // RFC 9113, section 6.5
+	if len(answer) < 9 || answer[3] != settings {
+		t.Errorf("HTTP/2 was not answered by its settings: %.100q", answer)
+	}
+	p.says("/livez", http.StatusOK, "ok", time.Second)
 }
 
 // figure reads one of the process's own metrics; -1 where it has none of it.
