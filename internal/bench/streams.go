@@ -3,17 +3,17 @@ package bench
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/gorilla/websocket"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/penstock-io/penstock/internal/bench/tally"
 )
 
 // StreamsOptions say what is streamed, and to whom.
@@ -25,66 +25,27 @@ type StreamsOptions struct {
 	Measure  time.Duration // of streaming that is counted
 }
 
-// Streams is what came of it. Times are from what a record says of when it was
-// appended, in milliseconds, to when its frame had been read: server and client
-// must have one clock.
+// Streams is what came of it.
 type Streams struct {
-	Events  int64         // that came to watchers while it was counted
-	Frames  int64         // in which they came
-	Tokens  int64         // of all jobs, as their ends tell, times their watchers
-	All     int64         // events of all the time, deltas alone
+	*tally.Tally
 	Elapsed time.Duration // while it was counted
-	delays  delays
 }
 
 // TokensPerSecond is how many tokens were delivered a second.
 func (s *Streams) TokensPerSecond() float64 {
-	if s.All == 0 || s.Elapsed == 0 {
+	if s.Elapsed == 0 {
 		return 0
 	}
-	perEvent := float64(s.Tokens) / float64(s.All) // what lagged came as fewer, larger events
-	return float64(s.Events) * perEvent / s.Elapsed.Seconds()
-}
-
-// Percentile is the time from append to receipt below which p (0 to 1) of the
-// events stayed.
-func (s *Streams) Percentile(p float64) time.Duration { return s.delays.percentile(p) }
-
-// delays counts delays by half milliseconds.
-type delays struct {
-	counts [20_000]atomic.Int64
-	total  atomic.Int64
-}
-
-const delayStep = 500 * time.Microsecond
-
-func (d *delays) add(t time.Duration) {
-	i := min(max(int(t/delayStep), 0), len(d.counts)-1)
-	d.counts[i].Add(1)
-	d.total.Add(1)
-}
-
-func (d *delays) percentile(p float64) time.Duration {
-	want, seen := int64(float64(d.total.Load()-1)*p), int64(0)
-	for i := range d.counts {
-		if seen += d.counts[i].Load(); seen > want {
-			return time.Duration(i+1) * delayStep
-		}
-	}
-	return 0
+	return s.Delivered() / s.Elapsed.Seconds()
 }
 
 // streaming is one run.
 type streaming struct {
-	server  *Server
-	opt     StreamsOptions
-	counted atomic.Bool
-	events  atomic.Int64
-	frames  atomic.Int64
-	tokens  atomic.Int64
-	all     atomic.Int64
-	delays  delays
-	taps    *taps
+	tally.Tally
+
+	server *Server
+	opt    StreamsOptions
+	taps   *taps
 
 	mu   sync.Mutex
 	jobs []string // submitted, and not seen to their end by anyone
@@ -138,27 +99,21 @@ func (r *streaming) measure(ctx context.Context, sockets []*websocket.Conn) (*St
 			return r.stream(ctx, sockets[i*r.opt.Watchers:(i+1)*r.opt.Watchers])
 		})
 	}
-	result := &Streams{}
+	result := &Streams{Tally: &r.Tally}
 	work.Go(func() error {
 		if err := pause(ctx, r.opt.Warm); err != nil {
 			return err
 		}
 		from := time.Now()
-		r.counted.Store(true)
+		r.Counted.Store(true)
 		err := pause(ctx, r.opt.Measure)
-		r.counted.Store(false)
+		r.Counted.Store(false)
 		result.Elapsed = time.Since(from)
 		return err
 	})
 	if err := work.Wait(); err != nil {
 		return nil, err //nolint:wrapcheck // the caller says whose it is
 	}
-	result.Events, result.Frames = r.events.Load(), r.frames.Load()
-	result.Tokens, result.All = r.tokens.Load(), r.all.Load()
-	for i := range r.delays.counts {
-		result.delays.counts[i].Store(r.delays.counts[i].Load())
-	}
-	result.delays.total.Store(r.delays.total.Load())
 	return result, nil
 }
 
@@ -227,7 +182,7 @@ func (r *streaming) cancel(ctx context.Context) {
 func (r *streaming) frame(w *watcher, b []byte) (last bool, err error) {
 	switch {
 	case bytes.HasPrefix(b, []byte(`{"op":"events"`)):
-		w.seq, err = r.take(b, w.seq)
+		w.seq, _, err = r.Take(b, w.seq)
 		return false, err
 	case bytes.HasPrefix(b, []byte(`{"op":"end"`)):
 		r.ended(w.job)
@@ -240,70 +195,4 @@ func (r *streaming) frame(w *watcher, b []byte) (last bool, err error) {
 	default:
 		return false, nil
 	}
-}
-
-// What of a frame's text is looked for, without decoding it.
-const (
-	timeField = `"v":1,"time":"`
-	seqField  = `"seq":`
-	usedField = `"completion_tokens":`
-)
-
-// take counts the events of a frame. seq is the next that there has to be.
-func (r *streaming) take(frame []byte, seq int64) (int64, error) {
-	now, counted := time.Now(), r.counted.Load()
-	if counted {
-		r.frames.Add(1)
-	}
-	for {
-		i := bytes.Index(frame, []byte(timeField))
-		if i < 0 {
-			return seq, nil
-		}
-		delta := bytes.HasSuffix(frame[:i], []byte(`{"type":"output.delta",`))
-		completed := bytes.HasSuffix(frame[:i], []byte(`{"type":"output.completed",`))
-		frame = frame[i+len(timeField):]
-		const layout = "2006-01-02T15:04:05.000Z"
-		if len(frame) < len(layout) {
-			return seq, errors.New("an event without a time")
-		}
-		got := number(frame, seqField)
-		if got != seq {
-			return seq, fmt.Errorf("seq %d, where %d should be", got, seq)
-		}
-		seq++
-		if completed {
-			r.tokens.Add(number(frame, usedField))
-		}
-		if !delta {
-			continue
-		}
-		r.all.Add(1)
-		if !counted {
-			continue
-		}
-		at, err := time.Parse(layout, string(frame[:len(layout)]))
-		if err != nil {
-			return seq, fmt.Errorf("the time of an event: %w", err)
-		}
-		r.events.Add(1)
-		r.delays.add(now.Sub(at))
-	}
-}
-
-// number is that behind a field's name, of this event or a later one; -1 where
-// there is none.
-func number(text []byte, field string) int64 {
-	_, text, ok := bytes.Cut(text, []byte(field))
-	if !ok {
-		return -1
-	}
-	n := int64(0)
-	for _, c := range text {
-		if c < '0' || c > '9' {
-			break
-		}
-		n = n*10 + int64(c-'0')
-	}
-	return n
 }

@@ -46,8 +46,8 @@ func TestAWatcherPutsFramesTogetherAndAnswersPings(t *testing.T) {
 			t.Fatalf("byte %d of %d: %v, %v", i, len(all), done, err)
 		}
 	}
-	if w.run.all.Load() != 1 || w.seq != 2 || len(w.run.jobs) != 0 || conn.told.String() != "\x8a\x82\x00\x00\x00\x00hi" {
-		t.Errorf("%d deltas up to seq %d, jobs left %v, told %q", w.run.all.Load(), w.seq, w.run.jobs, &conn.told)
+	if w.run.All.Load() != 1 || w.seq != 2 || len(w.run.jobs) != 0 || conn.told.String() != "\x8a\x82\x00\x00\x00\x00hi" {
+		t.Errorf("%d deltas up to seq %d, jobs left %v, told %q", w.run.All.Load(), w.seq, w.run.jobs, &conn.told)
 	}
 }
 

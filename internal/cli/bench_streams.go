@@ -48,7 +48,7 @@ func (c *BenchStreamsCmd) Run(ctx context.Context, sys *System) error {
 	ms := func(p float64) float64 { return float64(s.Percentile(p)) / float64(time.Millisecond) }
 	row := streamsRow{
 		Streams: c.Streams, Watchers: c.Watchers, Offered: float64(c.Streams * c.Watchers * c.Rate),
-		TokensPerSecond: s.TokensPerSecond(), EventsPerFrame: float64(s.Events) / float64(max(s.Frames, 1)),
+		TokensPerSecond: s.TokensPerSecond(), EventsPerFrame: float64(s.Events.Load()) / float64(max(s.Pieces.Load(), 1)),
 		P50: ms(.5), P90: ms(.9), P99: ms(.99), Max: ms(1),
 	}
 	if c.Output != asTable {

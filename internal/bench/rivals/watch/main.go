@@ -15,8 +15,9 @@ import (
 	"net/url"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
+
+	"github.com/penstock-io/penstock/internal/bench/tally"
 )
 
 // options are the flags.
@@ -51,9 +52,7 @@ func main() {
 
 // run is one run of streams.
 type run struct {
-	counted             atomic.Bool
-	events, tokens, all atomic.Int64
-	delays              [20_000]atomic.Int64 // by half milliseconds
+	tally.Tally
 
 	errs         chan error    // of each watcher and publisher
 	room         chan struct{} // holds a token for each watcher that connects
@@ -80,9 +79,9 @@ func (o options) stream(ctx context.Context) error {
 		return err
 	}
 	mine, from := ownCPU(), time.Now()
-	r.counted.Store(true)
+	r.Counted.Store(true)
 	time.Sleep(o.measure)
-	r.counted.Store(false)
+	r.Counted.Store(false)
 	took := time.Since(from)
 	mine = ownCPU() - mine
 	after, err := o.observe(ctx)
@@ -100,10 +99,10 @@ func (o options) stream(ctx context.Context) error {
 	if failed > 0 {
 		return fmt.Errorf("%d of %d watchers did not get all, such as: %w", failed, o.streams*o.watchers, err)
 	}
-	perEvent := float64(r.tokens.Load()) / float64(max(r.all.Load(), 1))
-	tokens := float64(max(r.events.Load(), 1)) * perEvent
+	tokens := max(r.Delivered(), 1)
+	late := func(p float64) float64 { return float64(r.Percentile(p)) / float64(time.Millisecond) }
 	fmt.Printf("| %s | %s | %d × %d | %d | %.0f | %.1f ms | %.1f ms | %.1f µs | %.1f µs | %.0f MiB |\n", o.server, o.via, o.streams, o.watchers,
-		o.streams*o.watchers*o.rate, tokens/took.Seconds(), r.percentile(.5), r.percentile(.99),
+		o.streams*o.watchers*o.rate, tokens/took.Seconds(), late(.5), late(.99),
 		(after.cpu-before.cpu)*1e6/tokens, mine.Seconds()*1e6/tokens, after.resident/(1<<20))
 	return nil
 }
@@ -159,20 +158,6 @@ func (r *run) join(ctx context.Context, o options, channel string) {
 		}
 		r.errs <- err
 	})
-}
-
-func (r *run) percentile(p float64) float64 {
-	total := int64(0)
-	for i := range r.delays {
-		total += r.delays[i].Load()
-	}
-	want, seen := int64(float64(total-1)*p), int64(0)
-	for i := range r.delays {
-		if seen += r.delays[i].Load(); seen > want {
-			return float64(i+1) / 2
-		}
-	}
-	return 0
 }
 
 // hold opens connections, each with one subscription to a channel of its own

@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"time"
 
 	"github.com/gorilla/websocket"
 )
@@ -142,14 +141,6 @@ func dialStream(ctx context.Context, at string) (watcher, error) {
 // next implements watcher.
 func (s *stream) next() ([]byte, error) { return s.lines.ReadSlice('\n') }
 
-// What of an event is looked for, without decoding it.
-const (
-	timeField = `"v":1,"time":"`
-	seqField  = `"seq":`
-	usedField = `"completion_tokens":`
-	layout    = "2006-01-02T15:04:05.000Z"
-)
-
 // watch reads a stream to its end: each seq once, in order.
 func (r *run) watch(w watcher) error {
 	for seq := int64(0); ; {
@@ -157,62 +148,10 @@ func (r *run) watch(w watcher) error {
 		if errors.Is(err, io.EOF) || err != nil {
 			return fmt.Errorf("it ended at seq %d: %w", seq, err)
 		}
-		next, done, err := r.take(b, seq)
+		next, done, err := r.Take(b, seq)
 		if err != nil || done {
 			return err
 		}
 		seq = next
 	}
-}
-
-// take counts the events of a piece. seq is the next that there has to be.
-func (r *run) take(b []byte, seq int64) (next int64, done bool, err error) {
-	now, counted := time.Now(), r.counted.Load()
-	for {
-		i := bytes.Index(b, []byte(timeField))
-		if i < 0 {
-			return seq, done, nil
-		}
-		delta := bytes.HasSuffix(b[:i], []byte(`{"type":"output.delta",`))
-		done = bytes.HasSuffix(b[:i], []byte(`{"type":"output.completed",`))
-		if b = b[i+len(timeField):]; len(b) < len(layout) {
-			return seq, done, errors.New("an event without a time")
-		}
-		if got := number(b, seqField); got != seq {
-			return seq, done, fmt.Errorf("seq %d, where %d should be", got, seq)
-		}
-		seq++
-		if done {
-			r.tokens.Add(number(b, usedField))
-		}
-		if !delta {
-			continue
-		}
-		r.all.Add(1)
-		if !counted {
-			continue
-		}
-		at, err := time.Parse(layout, string(b[:len(layout)]))
-		if err != nil {
-			return seq, done, err
-		}
-		r.events.Add(1)
-		r.delays[min(max(int(now.Sub(at)/(500*time.Microsecond)), 0), len(r.delays)-1)].Add(1)
-	}
-}
-
-// number is that behind a field's name; -1 where there is none.
-func number(text []byte, field string) int64 {
-	_, text, ok := bytes.Cut(text, []byte(field))
-	if !ok {
-		return -1
-	}
-	n := int64(0)
-	for _, c := range text {
-		if c < '0' || c > '9' {
-			break
-		}
-		n = n*10 + int64(c-'0')
-	}
-	return n
 }
