@@ -325,14 +325,15 @@ func TestAnEvictedWindowCoversLess(t *testing.T) {
 	}
 	p.open(10, at)
 	segs := []*segment{
-		{first: 10, next: 12, taken: at.Add(1 * time.Second)}, {first: 12, next: 15, taken: at.Add(2 * time.Second)},
+		{before: spot{next: 10}, behind: spot{next: 12}, taken: at.Add(1 * time.Second)},
+		{before: spot{next: 12}, behind: spot{next: 15}, taken: at.Add(2 * time.Second)},
 	}
 	for _, s := range segs {
 		if !p.add(s) {
 			t.Fatal("a segment was not taken")
 		}
 	}
-	if p.add(&segment{first: 99, next: 100}) {
+	if p.add(&segment{before: spot{next: 99}, behind: spot{next: 100}}) {
 		t.Error("a segment behind a hole was taken")
 	}
 	for _, c := range []struct {

@@ -188,7 +188,7 @@ func (r *reader) poll(ctx context.Context, visit func(*entry) bool) (wait <-chan
 // tells whether visit took all.
 func (r *reader) walk(s *segment, visit func(*entry) bool) bool {
 	if r.about == (subject{}) {
-		return r.read(s.entries, s.next, visit)
+		return r.read(s.entries, s.behind.next, visit)
 	}
 	if run := s.runs[r.about]; run != nil {
 		switch {

@@ -92,13 +92,12 @@ type run struct {
 // subject, made once: a watcher finds its own records without a look at the
 // others', and is left asleep where there are none. It is never changed.
 type segment struct {
-	entries     []entry
-	runs        map[subject]*run
-	first, next int64     // it covers the offsets from first up to next
-	before      spot      // at first
-	behind      spot      // at next
-	bytes       int       // with what may be made of it for several watchers
-	taken       time.Time // what lies below next was in the log by then
+	entries []entry
+	runs    map[subject]*run
+	before  spot      // where it begins
+	behind  spot      // where it ends: it covers the offsets between the two
+	bytes   int       // with what may be made of it for several watchers
+	taken   time.Time // what lies below next was in the log by then
 }
 
 // segmentOverhead is about what a segment costs beside its entries, in bytes, and
@@ -110,8 +109,7 @@ const (
 
 // newSegment makes a segment of what was read behind a spot.
 func newSegment(before spot, entries []entry, bytes int, next int64, taken time.Time) *segment {
-	s := &segment{entries: entries, first: before.next, next: next, before: before, taken: taken, runs: map[subject]*run{}}
-	s.behind = before
+	s := &segment{entries: entries, before: before, behind: before, taken: taken, runs: map[subject]*run{}}
 	s.behind.next = next
 	known := &s.before.epochs
 	for i := range entries {

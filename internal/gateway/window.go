@@ -53,12 +53,11 @@ func (p *partition) shut() (bytes int) {
 func (p *partition) add(s *segment) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.followed || s.first != p.last.next {
+	if !p.followed || s.before.next != p.last.next {
 		return false
 	}
 	p.segments = append(p.segments, s)
 	p.last = s.behind
-	p.last.next = s.next
 	for b := p.bells[subject{}]; b != nil; b = b.following {
 		b.strike(s.before)
 	}
@@ -83,7 +82,7 @@ func (p *partition) evict(s *segment) bool {
 	}
 	p.segments[0] = nil // the array lives on
 	p.segments = p.segments[1:]
-	p.first, p.since = s.next, s.taken
+	p.first, p.since = s.behind.next, s.taken
 	return true
 }
 
@@ -123,7 +122,7 @@ func (p *partition) atLocked(offset int64) view {
 	case offset < p.first:
 		v.older = true
 	case offset < p.last.next:
-		i := sort.Search(len(p.segments), func(i int) bool { return p.segments[i].next > offset })
+		i := sort.Search(len(p.segments), func(i int) bool { return p.segments[i].behind.next > offset })
 		v.segment = p.segments[i]
 	}
 	return v
@@ -142,5 +141,5 @@ func (p *partition) covers(t time.Time) (offset int64, ok bool) {
 	if i == len(p.segments) {
 		return p.last.next, true
 	}
-	return p.segments[i].first, true
+	return p.segments[i].before.next, true
 }
