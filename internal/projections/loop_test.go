@@ -65,21 +65,32 @@ func burstOf(n int) (requests, facts []event.Record) {
 	return requests, facts
 }
 
+// The partitions of a burst: of its requests, and of its facts.
+func asked() kafka.TopicPartition { return kafka.TopicPartition{Topic: names.Requests(event.Standard)} }
+
+func told() kafka.TopicPartition { return kafka.TopicPartition{Topic: names.Jobs()} }
+
+// writtenAhead is a loop that holds a burst, of which it has written 500 requests
+// with their facts, ahead of the first.
+func writtenAhead(t *testing.T, pool *pgxpool.Pool, now time.Time) (l *loop, requests, facts []event.Record) {
+	t.Helper()
+	requests, facts = burstOf(2 * burst)
+	l = aLoop(t, pool, asked(), told())
+	mustFlush(t, l, requests, now)
+	mustFlush(t, l, facts[:500], now)
+	return l, requests, facts
+}
+
 // PostgreSQL may lose its last transactions, since they do not wait for its disk.
 // The checkpoints of facts tell of that, and requests that went ahead are read
 // again with them, though their own checkpoint never moved.
 func TestADatabaseThatForgotRequestsThatWereWrittenAheadGetsThemAgain(t *testing.T) {
-	pool := database(t)
-	asked, told := kafka.TopicPartition{Topic: names.Requests(event.Standard)}, kafka.TopicPartition{Topic: names.Jobs()}
-	requests, facts := burstOf(2 * burst)
-	now := time.Unix(1_800_000_000, 0)
-	l := aLoop(t, pool, asked, told)
-	mustFlush(t, l, requests, now)
-	mustFlush(t, l, facts[:500], now)
+	pool, now := database(t), time.Unix(1_800_000_000, 0)
+	l, requests, facts := writtenAhead(t, pool, now)
 	if _, err := pool.Exec(t.Context(), `TRUNCATE penstock.jobs`); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := pool.Exec(t.Context(), `UPDATE penstock.checkpoints SET next_offset = 0 WHERE topic = $1`, told.Topic); err != nil {
+	if _, err := pool.Exec(t.Context(), `UPDATE penstock.checkpoints SET next_offset = 0 WHERE topic = $1`, told().Topic); err != nil {
 		t.Fatal(err)
 	}
 	mustFlush(t, l, facts[500:600], now) // it finds that out
@@ -91,9 +102,9 @@ func TestADatabaseThatForgotRequestsThatWereWrittenAheadGetsThemAgain(t *testing
 	if err := pool.QueryRow(t.Context(), count).Scan(&all, &torn); err != nil {
 		t.Fatal(err)
 	}
-	if all != len(requests) || torn != 0 || checkpointOf(t, pool, asked) != int64(len(requests)) || checkpointOf(t, pool, told) != int64(len(facts)) {
+	if all != len(requests) || torn != 0 || checkpointOf(t, pool, asked()) != int64(len(requests)) || checkpointOf(t, pool, told()) != int64(len(facts)) {
 		t.Errorf("%d of %d rows, %d of them without their request, checkpoints at %d and %d",
-			all, len(requests), torn, checkpointOf(t, pool, asked), checkpointOf(t, pool, told))
+			all, len(requests), torn, checkpointOf(t, pool, asked()), checkpointOf(t, pool, told()))
 	}
 }
 
@@ -113,17 +124,12 @@ func TestARequestGoesAheadTogetherWithItsFact(t *testing.T) {
 // What a projector has written ahead of a checkpoint is folded again by the one
 // that goes on from there, and that changes nothing.
 func TestACrashBehindRequestsThatWereWrittenAhead(t *testing.T) {
-	pool := database(t)
-	asked, told := kafka.TopicPartition{Topic: names.Requests(event.Standard)}, kafka.TopicPartition{Topic: names.Jobs()}
-	requests, facts := burstOf(2 * burst)
-	now := time.Unix(1_800_000_000, 0)
-	first := aLoop(t, pool, asked, told)
-	mustFlush(t, first, requests, now)
-	mustFlush(t, first, facts[:500], now)
-	if at := checkpointOf(t, pool, asked); at != 0 {
+	pool, now := database(t), time.Unix(1_800_000_000, 0)
+	first, requests, facts := writtenAhead(t, pool, now)
+	if at := checkpointOf(t, pool, asked()); at != 0 {
 		t.Errorf("the first request is not written, and its checkpoint is %d", at)
 	}
-	if at := checkpointOf(t, pool, told); at != 500 {
+	if at := checkpointOf(t, pool, told()); at != 500 {
 		t.Errorf("500 facts are written, and their checkpoint is %d", at)
 	}
 	before := dump(t, pool)
@@ -132,7 +138,7 @@ func TestACrashBehindRequestsThatWereWrittenAhead(t *testing.T) {
 		t.Errorf("%d of 500 rows are whole: %v", whole, err)
 	}
 	// The first one dies with what it holds. Its successor is given all requests.
-	second := aLoop(t, pool, asked, told)
+	second := aLoop(t, pool, asked(), told())
 	mustFlush(t, second, append(requests, facts[500:]...), now)
 	mustFlush(t, second, nil, now.Add(holdAtMost))
 	after := dump(t, pool)
@@ -151,17 +157,17 @@ func TestACrashBehindRequestsThatWereWrittenAhead(t *testing.T) {
 	if diff := cmp.Diff(dump(t, pool), after); diff != "" {
 		t.Errorf("(-folded at once +by two):\n%s", diff)
 	}
-	if at := checkpointOf(t, pool, asked); at != 2*burst {
+	if at := checkpointOf(t, pool, asked()); at != 2*burst {
 		t.Errorf("all is written, and the checkpoint is %d", at)
 	}
 	// The first one was no more than slow: its write ahead is refused, since the
 	// checkpoint that it was ahead of is another's now.
-	if err := first.sink.apply(t.Context(), nil, []move{{asked, "id", 0, 0}}); err == nil {
+	if err := first.sink.apply(t.Context(), nil, []move{{asked(), "id", 0, 0}}); err == nil {
 		t.Error("a checkpoint that only stays was not compared")
 	}
 	mustFlush(t, first, []event.Record{facts[700]}, now)
-	if got := counted(t, first.Projector, resultRepeated); got != 0 || first.owned[asked].next != 2*burst {
-		t.Errorf("%v repeated; the slow one goes on at %d", got, first.owned[asked].next)
+	if got := counted(t, first.Projector, resultRepeated); got != 0 || first.owned[asked()].next != 2*burst {
+		t.Errorf("%v repeated; the slow one goes on at %d", got, first.owned[asked()].next)
 	}
 }
 
