@@ -80,58 +80,55 @@ func run(ctx context.Context, trip Trip, concurrency, total int, counter *atomic
 	return Sample{Concurrency: concurrency, Times: times, Elapsed: time.Since(begun)}, nil
 }
 
-// Pair is one trip's sample beside the bare one's.
-type Pair struct {
-	Ours, Bare Sample
-}
-
-// Ratio is ours over the bare one, at a percentile.
-func (p *Pair) Ratio(at float64) float64 {
-	bare := p.Bare.Percentile(at)
-	if bare == 0 {
+// Ratio is what a sample took over what a bare one did, at a percentile; 0 where
+// that is not known.
+func Ratio(ours, bare *Sample, at float64) float64 {
+	took := bare.Percentile(at)
+	if took == 0 {
 		return 0
 	}
-	return float64(p.Ours.Percentile(at)) / float64(bare)
+	return float64(ours.Percentile(at)) / float64(took)
 }
 
 // Options say how much is measured.
 type Options struct {
 	Concurrency []int // trips at a time; each is measured by itself
-	Trips       int   // of each kind, at each concurrency, at least
-	Rounds      int   // the two kinds take turns so often
+	Trips       int   // of each contender, at each concurrency, at least
+	Rounds      int   // the contenders take turns so often
 }
 
-// Compare makes trips of both kinds by turns, so that what else the machine does
-// falls on both.
-func Compare(ctx context.Context, ours, bare Trip, opt Options, tell func(*Pair)) ([]Pair, error) {
-	if opt.Rounds < 1 || opt.Trips < opt.Rounds || len(opt.Concurrency) == 0 {
-		return nil, errors.New("bench: at least one round, a trip a round and one concurrency are needed")
+// Contender is a trip with a name.
+type Contender struct {
+	Name string
+	Trip Trip
+}
+
+// Turns makes the trips of all contenders by turns, at each concurrency, so that
+// what else the machine does falls on all of them. The samples are in the order of
+// the contenders.
+func Turns(ctx context.Context, all []Contender, opt Options, tell func(concurrency int, samples []Sample)) error {
+	if opt.Rounds < 1 || opt.Trips < opt.Rounds {
+		return errors.New("bench: at least one round and a trip a round are needed")
 	}
 	var counter atomic.Int64
-	warm := min(opt.Trips, 200)
-	for _, trip := range []Trip{bare, ours} {
-		if _, err := run(ctx, trip, min(warm, 16), warm, &counter); err != nil {
-			return nil, fmt.Errorf("bench: warming up: %w", err)
+	for _, c := range all {
+		if _, err := run(ctx, c.Trip, min(opt.Trips, 16), min(opt.Trips, 200), &counter); err != nil {
+			return fmt.Errorf("bench: warming up %s: %w", c.Name, err)
 		}
 	}
-	pairs := make([]Pair, 0, len(opt.Concurrency))
-	for _, c := range opt.Concurrency {
-		pair := Pair{Ours: Sample{Concurrency: c}, Bare: Sample{Concurrency: c}}
-		total := max(opt.Trips/opt.Rounds, c) // everyone has one to make
+	for _, concurrency := range opt.Concurrency {
+		samples := make([]Sample, len(all))
 		for range opt.Rounds {
-			for _, kind := range []struct {
-				trip Trip
-				into *Sample
-			}{{bare, &pair.Bare}, {ours, &pair.Ours}} {
-				s, err := run(ctx, kind.trip, c, total, &counter)
+			for i, c := range all {
+				s, err := run(ctx, c.Trip, concurrency, max(opt.Trips/opt.Rounds, concurrency), &counter)
 				if err != nil {
-					return nil, fmt.Errorf("bench: at %d at a time: %w", c, err)
+					return fmt.Errorf("bench: %s at %d at a time: %w", c.Name, concurrency, err)
 				}
-				kind.into.add(s)
+				samples[i].Concurrency = concurrency
+				samples[i].add(s)
 			}
 		}
-		tell(&pair)
-		pairs = append(pairs, pair)
+		tell(concurrency, samples)
 	}
-	return pairs, nil
+	return nil
 }

@@ -22,7 +22,7 @@ func fixed(d time.Duration) Trip {
 	return func(context.Context, int) (time.Duration, error) { return d, nil }
 }
 
-func TestCompareMeasuresBothKindsByTurns(t *testing.T) {
+func TestContendersTakeTurns(t *testing.T) {
 	var mu sync.Mutex // the warm-up makes several at a time
 	seen := map[int]bool{}
 	ours := func(_ context.Context, n int) (time.Duration, error) {
@@ -35,33 +35,36 @@ func TestCompareMeasuresBothKindsByTurns(t *testing.T) {
 		return time.Duration(n), nil
 	}
 	told := 0
-	pairs, err := Compare(t.Context(), ours, fixed(10), Options{Concurrency: []int{1}, Trips: 40, Rounds: 4}, func(*Pair) { told++ })
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &pairs[0]
-	if len(p.Ours.Times) != 40 || len(p.Bare.Times) != 40 || told != 1 {
-		t.Errorf("%d and %d trips, told %d times", len(p.Ours.Times), len(p.Bare.Times), told)
-	}
-	if p.Ours.Percentile(0) > p.Ours.Percentile(1) || p.Ours.PerSecond() <= 0 {
-		t.Errorf("%+v", p.Ours)
-	}
-	if got := p.Ratio(.5); got != float64(p.Ours.Percentile(.5))/10 {
-		t.Errorf("the ratio is %v", got)
-	}
-}
-
-func TestCompareMakesATripForEveryoneAtATime(t *testing.T) {
-	pairs, err := Compare(t.Context(), fixed(2), fixed(1), Options{Concurrency: []int{7}, Trips: 3, Rounds: 1}, func(*Pair) {})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if n := len(pairs[0].Ours.Times); n != 7 {
-		t.Errorf("%d trips at 7 at a time", n)
+	all := []Contender{{"bare", fixed(10)}, {"ours", ours}}
+	err := Turns(t.Context(), all, Options{Concurrency: []int{1}, Trips: 40, Rounds: 4}, func(concurrency int, s []Sample) {
+		told++
+		if concurrency != 1 || len(s[0].Times) != 40 || len(s[1].Times) != 40 || s[1].Concurrency != 1 {
+			t.Errorf("%d and %d trips at %d at a time", len(s[0].Times), len(s[1].Times), concurrency)
+		}
+		if s[1].Percentile(0) > s[1].Percentile(1) || s[1].PerSecond() <= 0 {
+			t.Errorf("%+v", s[1])
+		}
+		if got := Ratio(&s[1], &s[0], .5); got != float64(s[1].Percentile(.5))/10 {
+			t.Errorf("the ratio is %v", got)
+		}
+	})
+	if err != nil || told != 1 {
+		t.Errorf("told %d times, %v", told, err)
 	}
 }
 
-func TestCompareEndsAtTheFirstError(t *testing.T) {
+func TestEveryoneAtATimeHasATrip(t *testing.T) {
+	err := Turns(t.Context(), []Contender{{"ours", fixed(2)}}, Options{Concurrency: []int{7}, Trips: 3, Rounds: 1}, func(_ int, s []Sample) {
+		if n := len(s[0].Times); n != 7 {
+			t.Errorf("%d trips at 7 at a time", n)
+		}
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func TestTurnsEndAtTheFirstError(t *testing.T) {
 	var made atomic.Int64
 	broken := errors.New("broken")
 	trip := func(context.Context, int) (time.Duration, error) {
@@ -70,18 +73,19 @@ func TestCompareEndsAtTheFirstError(t *testing.T) {
 		}
 		return 1, nil
 	}
-	_, err := Compare(t.Context(), trip, fixed(1), Options{Concurrency: []int{4}, Trips: 1000, Rounds: 1}, func(*Pair) {})
-	if !errors.Is(err, broken) || made.Load() > 40 {
+	all := []Contender{{"bare", fixed(1)}, {"ours", trip}}
+	err := Turns(t.Context(), all, Options{Concurrency: []int{4}, Trips: 1000, Rounds: 1}, func(int, []Sample) {})
+	if !errors.Is(err, broken) || made.Load() > 40 || !strings.Contains(err.Error(), "warming up ours") {
 		t.Errorf("%v after %d trips", err, made.Load())
 	}
-	if _, err := Compare(t.Context(), trip, trip, Options{}, nil); err == nil {
+	if err := Turns(t.Context(), all, Options{}, nil); err == nil {
 		t.Error("nothing to measure was measured")
 	}
 }
 
 func TestNothingMeasuredIsNotDividedBy(t *testing.T) {
-	var p Pair
-	if p.Ratio(.5) != 0 || p.Ours.PerSecond() != 0 {
+	var s Sample
+	if Ratio(&s, &s, .5) != 0 || s.PerSecond() != 0 {
 		t.Error("a figure came of no trip")
 	}
 }
@@ -150,5 +154,30 @@ func TestNobodyThereIsSaid(t *testing.T) {
 	}
 	if _, err := NewServer("::", "", 1).TimeToFirstToken(t.Context(), 1); err == nil {
 		t.Error("that is no URL")
+	}
+}
+
+func TestTimeToFirstTokenOverASocket(t *testing.T) {
+	end := `{"op":"end","sub":"a","status":"completed"}`
+	accepted := `{"op":"accepted","id":"job_1"}`
+	d, err := streamingServer(t, accepted, framed(eventOf("started", 0, "{}")), framed(eventOf("delta", 1, "{}")), end).TimeToFirstTokenOverSocket(t.Context(), 1)
+	if err != nil || d <= 0 {
+		t.Errorf("%v, %v", d, err)
+	}
+	for want, frames := range map[string][]string{
+		"without a token":    {accepted, framed(eventOf("started", 0, "{}")), end},
+		"and a completion":   {accepted, framed(eventOf("delta", 0, "{}")), `{"op":"end","sub":"a","status":"failed"}`},
+		"the server says":    {`{"op":"error","ref":"1","code":"overloaded"}`},
+		"over a WebSocket: ": {accepted},
+	} {
+		_, err := streamingServer(t, frames...).TimeToFirstTokenOverSocket(t.Context(), 1)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want one that says %q", err, want)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := streamingServer(t).TimeToFirstTokenOverSocket(ctx, 1); err == nil {
+		t.Error("it was measured though nobody waited")
 	}
 }

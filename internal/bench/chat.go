@@ -3,11 +3,9 @@ package bench
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"sync/atomic"
 	"time"
 )
 
@@ -66,40 +64,4 @@ func InstantUpstream(pieces int) http.Handler {
 		_, _ = w.Write(stream.Bytes()) // an asker that is gone is nobody to tell
 	})
 	return mux
-}
-
-// Contender is a trip with a name.
-type Contender struct {
-	Name string
-	Trip Trip
-}
-
-// Turns makes the trips of all contenders by turns, at each concurrency, so that
-// what else the machine does falls on all of them. The samples are in the order of
-// the contenders.
-func Turns(ctx context.Context, all []Contender, opt Options, tell func(concurrency int, samples []Sample)) error {
-	if opt.Rounds < 1 || opt.Trips < opt.Rounds {
-		return errors.New("bench: at least one round and a trip a round are needed")
-	}
-	var counter atomic.Int64
-	for _, c := range all {
-		if _, err := run(ctx, c.Trip, min(opt.Trips, 16), min(opt.Trips, 200), &counter); err != nil {
-			return fmt.Errorf("bench: warming up %s: %w", c.Name, err)
-		}
-	}
-	for _, concurrency := range opt.Concurrency {
-		samples := make([]Sample, len(all))
-		for range opt.Rounds {
-			for i, c := range all {
-				s, err := run(ctx, c.Trip, concurrency, max(opt.Trips/opt.Rounds, concurrency), &counter)
-				if err != nil {
-					return fmt.Errorf("bench: %s at %d at a time: %w", c.Name, concurrency, err)
-				}
-				samples[i].Concurrency = concurrency
-				samples[i].add(s)
-			}
-		}
-		tell(concurrency, samples)
-	}
-	return nil
 }

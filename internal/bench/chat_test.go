@@ -36,31 +36,3 @@ func TestAChatIsTimedToItsFirstTextAndReadToItsEnd(t *testing.T) {
 		t.Errorf("of one who refuses: %v", err)
 	}
 }
-
-func TestContendersTakeTurns(t *testing.T) {
-	t.Parallel()
-	upstream := httptest.NewServer(InstantUpstream(1))
-	defer upstream.Close()
-	s := NewServer(upstream.URL, "", 4)
-	defer s.Close()
-	all := []Contender{{"a", s.FirstChatToken("instant")}, {"b", s.FirstChatToken("instant")}}
-	var told []int
-	err := Turns(t.Context(), all, Options{Concurrency: []int{1, 4}, Trips: 6, Rounds: 2}, func(concurrency int, samples []Sample) {
-		told = append(told, concurrency)
-		for i := range samples {
-			if n := len(samples[i].Times); n < 6 || samples[i].Concurrency != concurrency {
-				t.Errorf("%s made %d trips at %d at a time", all[i].Name, n, samples[i].Concurrency)
-			}
-		}
-	})
-	if err != nil || len(told) != 2 {
-		t.Errorf("told of %v, %v", told, err)
-	}
-	if err := Turns(t.Context(), all, Options{}, nil); err == nil {
-		t.Error("nothing was to be measured, and it was")
-	}
-	upstream.Close()
-	if err := Turns(t.Context(), all, Options{Concurrency: []int{1}, Trips: 1, Rounds: 1}, nil); err == nil || !strings.Contains(err.Error(), "warming up a") {
-		t.Errorf("with nobody there: %v", err)
-	}
-}

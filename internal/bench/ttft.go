@@ -3,6 +3,7 @@ package bench
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+	"github.com/gorilla/websocket"
 )
 
 // InstantModel answers at once with one token.
@@ -23,17 +25,23 @@ type Server struct {
 	APIKey string
 	client *http.Client
 
-	buffers sync.Pool // to write to WebSockets with
+	buffers sync.Pool            // to write to WebSockets with
+	sockets chan *websocket.Conn // that rest between two trips
 }
 
 // NewServer makes a Server with a connection for every trip at a time.
 func NewServer(url, key string, concurrency int) *Server {
 	t := &http.Transport{MaxIdleConns: 2 * concurrency, MaxIdleConnsPerHost: 2 * concurrency, DisableCompression: true}
-	return &Server{URL: strings.TrimSuffix(url, "/"), APIKey: key, client: &http.Client{Transport: t}}
+	return &Server{URL: strings.TrimSuffix(url, "/"), APIKey: key, client: &http.Client{Transport: t}, sockets: make(chan *websocket.Conn, concurrency)}
 }
 
 // Close lets the connections go.
-func (s *Server) Close() { s.client.CloseIdleConnections() }
+func (s *Server) Close() {
+	s.client.CloseIdleConnections()
+	for len(s.sockets) > 0 {
+		_ = (<-s.sockets).Close() // nothing is on its way
+	}
+}
 
 // TimeToFirstToken is a Trip: from the beginning of POST /v1/jobs to the first
 // delta on the job's event stream. It reads the stream to its end, so that the
@@ -65,6 +73,65 @@ func (s *Server) TimeToFirstToken(ctx context.Context, n int) (time.Duration, er
 		return 0, fmt.Errorf("bench: %s: %w", path, err)
 	}
 	return first.Sub(begun), nil
+}
+
+// TimeToFirstTokenOverSocket is a Trip: from a `submit` on a WebSocket that is open
+// already to the frame with the first delta. It reads to the job's end, which the
+// time does not count, and leaves the connection for another trip.
+func (s *Server) TimeToFirstTokenOverSocket(ctx context.Context, n int) (time.Duration, error) {
+	conn, err := s.socket(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("bench: %w", err)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	submit := fmt.Appendf(nil, `{"op":"submit","sub":"a","job":{"lane":"interactive","body":{"model":%q,"messages":[{"role":"user","content":"hello, number %d"}]}}}`, InstantModel, n)
+	begun := time.Now()
+	first, err := firstFrame(conn, submit)
+	if !stop() || err != nil {
+		_ = conn.Close()
+		return 0, fmt.Errorf("bench: over a WebSocket: %w", cmp.Or(err, context.Cause(ctx)))
+	}
+	select {
+	case s.sockets <- conn:
+	default:
+		_ = conn.Close()
+	}
+	return first.Sub(begun), nil
+}
+
+// socket is a WebSocket that rests, or a new one.
+func (s *Server) socket(ctx context.Context) (*websocket.Conn, error) {
+	select {
+	case conn := <-s.sockets:
+		return conn, nil
+	default:
+		return s.dialSocket(ctx)
+	}
+}
+
+// firstFrame sends a submit and reads to the end of its job. It tells when the frame
+// with the first delta had come.
+func firstFrame(conn *websocket.Conn, submit []byte) (first time.Time, err error) {
+	if err := conn.WriteMessage(websocket.TextMessage, submit); err != nil {
+		return first, err //nolint:wrapcheck // the caller says where
+	}
+	for {
+		_, frame, err := conn.ReadMessage()
+		switch {
+		case err != nil:
+			return first, err //nolint:wrapcheck // the caller says where
+		case first.IsZero() && bytes.Contains(frame, []byte(`{"type":"output.delta"`)):
+			first = time.Now()
+		case bytes.HasPrefix(frame, []byte(`{"op":"error"`)):
+			return first, fmt.Errorf("the server says %s", frame)
+		}
+		if bytes.HasPrefix(frame, []byte(`{"op":"end"`)) {
+			if first.IsZero() || !bytes.Contains(frame, []byte(`"completed"`)) {
+				return first, fmt.Errorf("the stream ended without a token and a completion: %s", frame)
+			}
+			return first, nil
+		}
+	}
 }
 
 func (s *Server) do(ctx context.Context, method, path string, body []byte) (*http.Response, error) {

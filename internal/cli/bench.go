@@ -12,7 +12,7 @@ import (
 
 // BenchCmd measures a running deployment.
 type BenchCmd struct {
-	TTFT        BenchTTFTCmd        `cmd:"" name:"ttft" help:"Time to the first token of an instant model, beside the bare Kafka trip."`
+	TTFT        BenchTTFTCmd        `cmd:"" name:"ttft" help:"Time to the first token of an instant model, over HTTP and over WebSockets, beside the bare Kafka trip."`
 	Connections BenchConnectionsCmd `cmd:"" help:"What connections that wait cost the server in memory."`
 	Tasks       BenchTasksCmd       `cmd:"" help:"Tasks a second of a Penstock of its own, beside the bare task loop."`
 	Streams     BenchStreamsCmd     `cmd:"" help:"Tokens of many jobs to as many WebSockets, from their append to their receipt."`
@@ -24,13 +24,13 @@ type BenchTTFTCmd struct {
 	Kafka       []string `setting:"" default:"127.0.0.1:9092" placeholder:"HOST:PORT,..." help:"Bootstrap addresses of the deployment's Kafka."`
 	Concurrency []int    `default:"1,16,100" help:"Requests at a time; each is measured by itself."`
 	Trips       int      `default:"3000" help:"Requests of each kind at each concurrency, at least."`
-	Rounds      int      `default:"3" help:"The two kinds take turns so often."`
+	Rounds      int      `default:"3" help:"The kinds take turns so often."`
 }
 
 // ttftRow is one line of the result, times in microseconds.
 type ttftRow struct {
 	Concurrency int     `json:"concurrency"`
-	Trip        string  `json:"trip"` // "bare" or "penstock"
+	Trip        string  `json:"trip"` // one of the three names below
 	Trips       int     `json:"trips"`
 	P50         float64 `json:"p50_us"`
 	P90         float64 `json:"p90_us"`
@@ -40,6 +40,13 @@ type ttftRow struct {
 	RatioP50    float64 `json:"ratio_p50,omitzero"` // ours over bare
 	RatioP99    float64 `json:"ratio_p99,omitzero"`
 }
+
+// The trips that are measured beside each other.
+const (
+	tripBare   = "bare"
+	tripHTTP   = "penstock"
+	tripSocket = "penstock-websocket"
+)
 
 func rowOf(trip string, s *bench.Sample) ttftRow {
 	us := func(p float64) float64 { return float64(s.Percentile(p)) / float64(time.Microsecond) }
@@ -69,14 +76,23 @@ func (c *BenchTTFTCmd) Run(ctx context.Context, sys *System) error {
 	defer trips.Close(ctx)
 	server := bench.NewServer(c.Server, c.APIKey, most)
 	defer server.Close()
+	all := []bench.Contender{
+		{Name: tripBare, Trip: trips.Trip},
+		{Name: tripHTTP, Trip: server.TimeToFirstToken},
+		{Name: tripSocket, Trip: server.TimeToFirstTokenOverSocket},
+	}
 	var rows []ttftRow
-	_, err = bench.Compare(ctx, server.TimeToFirstToken, trips.Trip, bench.Options{
+	err = bench.Turns(ctx, all, bench.Options{
 		Concurrency: c.Concurrency, Trips: c.Trips, Rounds: c.Rounds,
-	}, func(p *bench.Pair) {
-		fmt.Fprintf(sys.Stderr, "measured %d at a time\n", p.Ours.Concurrency)
-		ours := rowOf("penstock", &p.Ours)
-		ours.RatioP50, ours.RatioP99 = p.Ratio(.5), p.Ratio(.99)
-		rows = append(rows, rowOf("bare", &p.Bare), ours)
+	}, func(concurrency int, samples []bench.Sample) {
+		fmt.Fprintf(sys.Stderr, "measured %d at a time\n", concurrency)
+		for i := range samples {
+			row := rowOf(all[i].Name, &samples[i])
+			if i > 0 {
+				row.RatioP50, row.RatioP99 = bench.Ratio(&samples[i], &samples[0], .5), bench.Ratio(&samples[i], &samples[0], .99)
+			}
+			rows = append(rows, row)
+		}
 	})
 	if err != nil {
 		return err //nolint:wrapcheck // it says that it is bench's

@@ -12,13 +12,13 @@ func TestBenchTTFTMeasuresARunningDeployment(t *testing.T) {
 	p := dev(t)
 	args := []string{"bench", "ttft", "--kafka", p.kafka(t), "--concurrency", "1,3", "--trips", "6", "--rounds", "2"}
 	got := p.on(t, args...).want(t, exitDone)
-	for _, want := range []string{"AT A TIME", "bare", "penstock", " ms", "/s"} {
+	for _, want := range []string{"AT A TIME", "bare", "penstock", "penstock-websocket", " ms", "/s"} {
 		if !strings.Contains(got.stdout, want) {
 			t.Errorf("the table has no %q:\n%s", want, got.stdout)
 		}
 	}
 	lines := p.on(t, append(args, "-o", "jsonl")...).want(t, exitDone)
-	if n := strings.Count(lines.stdout, "\n"); n != 4 || !strings.Contains(lines.stdout, `"ratio_p50":`) {
+	if n := strings.Count(lines.stdout, "\n"); n != 6 || !strings.Contains(lines.stdout, `"ratio_p50":`) {
 		t.Errorf("%d lines:\n%s", n, lines.stdout)
 	}
 }
