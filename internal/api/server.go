@@ -24,6 +24,9 @@ type ServerConfig struct {
 	HeaderPatience time.Duration
 	// IdlePatience is how long an idle connection is kept; 0 is two minutes.
 	IdlePatience time.Duration
+	// WritePatience is after how long an HTTP/2 connection is given up that takes
+	// nothing of what is written; 0 is 10 s.
+	WritePatience time.Duration
 }
 
 // maxHeader bounds a request's head, in bytes.
@@ -35,9 +38,6 @@ const (
 	// silence is after how long an HTTP/2 connection is pinged of which nothing was
 	// heard, and then given up.
 	silence = 30 * time.Second
-	// untaken is after how long an HTTP/2 connection is given up that takes nothing
-	// of what is written, though it may go on to answer pings.
-	untaken = 10 * time.Second
 )
 
 // Serve serves h on addr, a TCP host:port, until ctx ends, and then lets what is
@@ -63,7 +63,7 @@ func Serve(ctx context.Context, addr string, h http.Handler, cfg ServerConfig) e
 	srv := &http.Server{
 		Protocols: &protocols,
 		HTTP2: &http.HTTP2Config{
-			MaxConcurrentStreams: maxStreams, SendPingTimeout: silence, PingTimeout: silence, WriteByteTimeout: untaken,
+			MaxConcurrentStreams: maxStreams, SendPingTimeout: silence, PingTimeout: silence, WriteByteTimeout: or(cfg.WritePatience, 10*time.Second),
 		},
 		Handler:           h,
 		ReadHeaderTimeout: or(cfg.HeaderPatience, 10*time.Second),

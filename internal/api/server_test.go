@@ -154,6 +154,35 @@ func TestStreamOutlastsTheBodysDeadline(t *testing.T) {
 	}
 }
 
+func TestAnHTTP2ConnectionThatTakesNothingIsGivenUp(t *testing.T) {
+	broke := make(chan error, 1)
+	h := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		for {
+			if _, err := w.Write(make([]byte, 1<<20)); err != nil {
+				broke <- err
+				return
+			}
+		}
+	})
+	addr, _ := serve(t, h, ServerConfig{WritePatience: 100 * time.Millisecond})
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closing(t, conn)
+	// RFC 9113: SETTINGS with the largest window, a WINDOW_UPDATE of the connection,
+	// and HEADERS of GET http://x/.
+	send(t, conn, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"+
+		"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x04\x7f\xff\xff\xff"+
+		"\x00\x00\x04\x08\x00\x00\x00\x00\x00\x7f\xff\x00\x00"+
+		"\x00\x00\x06\x01\x05\x00\x00\x00\x01\x82\x86\x84\x41\x01x")
+	select {
+	case <-broke:
+	case <-time.After(20 * time.Second): // its pings go unanswered for longer than that
+		t.Error("nothing was taken, and the stream went on")
+	}
+}
+
 func TestHandlersMayHijackAndSetDeadlines(t *testing.T) {
 	r := NewRouter(Config{})
 	r.Get("/raw", func(w http.ResponseWriter, _ *http.Request) {
