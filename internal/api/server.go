@@ -29,6 +29,10 @@ type ServerConfig struct {
 	WritePatience time.Duration
 }
 
+// maxUnsent bounds what the system keeps of a connection's output before it is on
+// its way, in bytes.
+const maxUnsent = 128 << 10
+
 // maxHeader bounds a request's head, in bytes.
 const maxHeader = 64 << 10
 
@@ -47,7 +51,8 @@ func Serve(ctx context.Context, addr string, h http.Handler, cfg ServerConfig) e
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	var lc net.ListenConfig
+	lc := net.ListenConfig{Control: bounded}
+	lc.SetMultipathTCP(false) // which does not pass the option on
 	ln, err := lc.Listen(ctx, "tcp", addr)
 	if err != nil {
 		return fmt.Errorf("listen on %q, which must be a free host:port: %w", addr, err)

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -155,11 +156,11 @@ func TestStreamOutlastsTheBodysDeadline(t *testing.T) {
 }
 
 func TestAnHTTP2ConnectionThatTakesNothingIsGivenUp(t *testing.T) {
-	broke := make(chan error, 1)
+	broke := make(chan struct{})
 	h := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		for {
 			if _, err := w.Write(make([]byte, 1<<20)); err != nil {
-				broke <- err
+				close(broke)
 				return
 			}
 		}
@@ -180,6 +181,40 @@ func TestAnHTTP2ConnectionThatTakesNothingIsGivenUp(t *testing.T) {
 	case <-broke:
 	case <-time.After(20 * time.Second): // its pings go unanswered for longer than that
 		t.Error("nothing was taken, and the stream went on")
+	}
+}
+
+func TestTheSystemKeepsLittleForOneWhoDoesNotRead(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("it is asked of Linux alone")
+	}
+	took := make(chan int, 1)
+	h := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		n, control := 0, http.NewResponseController(w)
+		for {
+			if err := control.SetWriteDeadline(time.Now().Add(time.Second)); err != nil {
+				t.Error(err)
+			}
+			m, err := w.Write(make([]byte, 16<<10))
+			if n += m; err != nil {
+				took <- n
+				return
+			}
+		}
+	})
+	addr, _ := serve(t, h, ServerConfig{})
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closing(t, conn)
+	if err := conn.(*net.TCPConn).SetReadBuffer(4 << 10); err != nil {
+		t.Fatal(err)
+	}
+	send(t, conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	// What the client's side takes comes on top, and a last write in whole.
+	if n := <-took; n > 2*maxUnsent {
+		t.Errorf("%d bytes were taken for one who does not read", n)
 	}
 }
 

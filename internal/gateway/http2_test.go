@@ -17,9 +17,8 @@ import (
 	"github.com/penstock-io/penstock/internal/event"
 )
 
-// http2 serves the gateway as the program does, and makes g.open ask over HTTP/2.
-// It tells how many connections were opened.
-func (g *ground) http2() (dialled func() int32) {
+// serve serves the gateway as the program does.
+func (g *ground) serve() {
 	g.Helper()
 	r := api.NewRouter(api.Config{})
 	g.gateway.Routes(r)
@@ -31,6 +30,21 @@ func (g *ground) http2() (dialled func() int32) {
 		})
 	}()
 	g.url = "http://" + (<-bound).String()
+	stop := g.stop
+	g.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-served; err != nil {
+			g.Errorf("the server ended with %v", err)
+		}
+		stop()
+	})
+	g.Cleanup(g.stop)
+}
+
+// http2 serves the gateway as the program does, and makes g.open ask over HTTP/2.
+// It tells how many connections were opened.
+func (g *ground) http2() (dialled func() int32) {
+	g.Helper()
 	var count atomic.Int32
 	transport := &http.Transport{DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 		count.Add(1)
@@ -41,14 +55,10 @@ func (g *ground) http2() (dialled func() int32) {
 	g.http = &http.Client{Transport: transport}
 	stop := g.stop
 	g.stop = sync.OnceFunc(func() {
-		cancel()
-		if err := <-served; err != nil {
-			g.Errorf("the server ended with %v", err)
-		}
 		transport.CloseIdleConnections()
 		stop()
 	})
-	g.Cleanup(g.stop)
+	g.serve()
 	return count.Load
 }
 

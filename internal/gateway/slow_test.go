@@ -55,8 +55,9 @@ func (g *ground) deaf(a *author, n int) {
 }
 
 func TestSlowReadersMoveNeitherMemoryNorTheQuickOne(t *testing.T) {
-	const readers, each, rounds = 200, 64 << 10, 40
+	const readers, each, rounds = 1000, 64 << 10, 40
 	g := onOne(t, Config{BudgetBytes: 1 << 20, WriteTimeout: 10 * time.Minute, Quiet: time.Millisecond})
+	g.serve() // which bounds what the system keeps for them
 	a := g.author()
 	a.started()
 	quick := g.dial()
