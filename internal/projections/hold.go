@@ -154,7 +154,7 @@ func (h *holder) fetch(out []item, fact *event.Record, now time.Time) []item {
 		return out
 	}
 	r := h.jobs[key{string(v.Tenant), string(v.Job)}]
-	if r == nil {
+	if r == nil || r.Partition != fact.Partition { // a fact is on its request's number
 		return out
 	}
 	out = append(out, item{r.Record, ahead})

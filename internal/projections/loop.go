@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/penstock-io/penstock/internal/event"
@@ -18,29 +20,50 @@ type position struct {
 	next    int64
 }
 
-// loop is one membership of the group. One goroutine owns it.
+// loop is one membership of the group. One goroutine owns it; those of the
+// transactions that are under way have their batch and their slot's sink, and
+// tell of their end by ended and wake.
 type loop struct {
 	*Projector
 
 	group  group
 	loaded map[kafka.TopicPartition]checkpoint // by startAt, for the assignment under way
 	owned  map[kafka.TopicPartition]*position
-	// pending is what was polled and is not in the tables; while there is some,
-	// nothing more is polled for, so one poll bounds it.
+	// pending is what was polled and is in no transaction. While it is as much as a
+	// transaction takes, nothing more is polled for: so that and one poll bound it.
 	pending []item
 	held    *holder // requests that were polled and wait for their jobs' first facts
 	paused  bool
 	fails   int // in a row
 	size    int // records in the next transaction, at most
+
+	slots [slots]slot
+	under sync.WaitGroup
+	ended chan *slot                         // whose transactions have ended
+	wake  atomic.Pointer[context.CancelFunc] // ends the poll that is waiting
+}
+
+// newLoop makes a loop that has joined no group yet.
+func newLoop(p *Projector) *loop {
+	l := &loop{Projector: p, owned: map[kafka.TopicPartition]*position{}, held: newHolder(p.folder.names), size: p.cfg.MaxRecords}
+	l.ended = make(chan *slot, len(l.slots))
+	for i := range l.slots {
+		l.slots[i].sink = p.sink
+	}
+	return l
 }
 
 // run polls and folds until ctx ends. After a failure it goes on polling in the
 // pause, with its partitions paused: so changes of the group are seen in time.
 func (l *loop) run(ctx context.Context) error {
+	defer l.under.Wait() // they end with ctx
 	for ctx.Err() == nil {
 		err := l.poll(ctx)
 		if err == nil {
-			err = l.flush(ctx)
+			err = l.collect(ctx)
+		}
+		if err == nil {
+			l.start(ctx)
 		}
 		switch {
 		case ctx.Err() != nil:
@@ -50,7 +73,7 @@ func (l *loop) run(ctx context.Context) error {
 			l.fails++
 			l.setTrouble(ctx, err)
 			l.hold(true)
-		case len(l.pending) == 0:
+		case len(l.pending) == 0 && l.busy() == 0:
 			l.fails = 0
 			l.endTrouble(ctx)
 			l.hold(false)
@@ -94,18 +117,43 @@ func (l *loop) turn() {
 	}
 }
 
-// poll takes what the group has to tell. After a failure it waits for the pause
-// to pass, whatever the group has to tell meanwhile.
+// poll takes what the group has to tell, until a transaction has ended or a held
+// request is due. After a failure it waits for the pause to pass, whatever the
+// group has to tell meanwhile.
 func (l *loop) poll(ctx context.Context) error {
-	if l.fails == 0 {
-		due := l.held.next()
-		if due.IsZero() {
-			return l.take(ctx, ctx)
-		}
-		waiting, cancel := context.WithDeadline(ctx, due)
-		defer cancel()
-		return l.take(ctx, waiting)
+	if l.fails > 0 {
+		return l.rest(ctx)
 	}
+	waiting, wake := context.WithCancel(ctx)
+	defer wake()
+	l.wake.Store(&wake)
+	defer l.wake.Store(nil)
+	switch {
+	case len(l.ended) > 0:
+		return nil
+	case l.busy() > 0 && l.enough():
+		<-waiting.Done()
+		return nil
+	}
+	if due := l.held.next(); !due.IsZero() {
+		var cancel context.CancelFunc
+		waiting, cancel = context.WithDeadline(waiting, due)
+		defer cancel()
+	}
+	return l.take(ctx, waiting)
+}
+
+// enough tells whether a transaction of the largest size is pending.
+func (l *loop) enough() bool {
+	bytes := 0
+	for i := range l.pending {
+		bytes += len(l.pending[i].Value)
+	}
+	return len(l.pending) >= l.cfg.MaxRecords || bytes >= l.cfg.MaxBytes
+}
+
+// rest polls on in the pause after a failure.
+func (l *loop) rest(ctx context.Context) error {
 	pause := min(firstPause<<min(l.fails-1, 10), lastPause)
 	waiting, cancel := context.WithTimeout(ctx, pause)
 	defer cancel()
@@ -128,6 +176,12 @@ func (l *loop) take(ctx, waiting context.Context) error {
 		}
 		return err
 	}
+	if p.Revoked != nil || len(p.Lost)+len(p.Faults) > 0 {
+		// What follows is of partitions of which nothing is under way.
+		if err = l.finish(ctx); ctx.Err() != nil {
+			return err
+		}
+	}
 	for _, a := range p.Assigned {
 		c := l.loaded[a.TopicPartition]
 		l.owned[a.TopicPartition] = &position{c.topicID, a.Next}
@@ -138,14 +192,14 @@ func (l *loop) take(ctx, waiting context.Context) error {
 	}
 	if p.Revoked != nil {
 		l.drop(p.Revoked.Partitions)
-		p.Revoked.Done() // nothing is under way between two polls
+		p.Revoked.Done()
 	}
 	l.drop(p.Lost)
 	l.pass(p.Records)
 	for _, f := range p.Faults {
 		l.fault(ctx, f)
 	}
-	return nil
+	return err
 }
 
 // pass has what was polled written, now or when it is due.
@@ -157,13 +211,38 @@ func (l *loop) pass(records []event.Record) {
 // drop forgets partitions that are no longer this member's.
 func (l *loop) drop(tps []kafka.TopicPartition) {
 	for _, tp := range tps {
-		delete(l.owned, tp)
-		l.held.drop(tp)
+		l.disown(tp)
 		l.setStopped(tp, nil)
 	}
-	if len(tps) > 0 {
-		l.pending = slices.DeleteFunc(l.pending, func(r item) bool { return l.owned[partitionOfRecord(&r.Record)] == nil })
+	for _, tp := range tps {
+		if tp == l.facts(tp.Partition) { // it can't tell here any more what the database has lost
+			l.askAgain(tp.Partition)
+		}
 	}
+}
+
+// disown forgets a partition.
+func (l *loop) disown(tp kafka.TopicPartition) {
+	delete(l.owned, tp)
+	l.held.drop(tp)
+	l.pending = slices.DeleteFunc(l.pending, func(r item) bool { return partitionOfRecord(&r.Record) == tp })
+}
+
+// askAgain reads a number's requests once more: some may have gone ahead of their
+// checkpoints with facts that the database has lost, or of which it may not be
+// learnt any more.
+func (l *loop) askAgain(partition int32) {
+	for _, lane := range event.Lanes() {
+		tp := kafka.TopicPartition{Topic: l.folder.names.Requests(lane), Partition: partition}
+		if l.owned[tp] != nil {
+			l.again(tp)
+		}
+	}
+}
+
+// facts is the partition of the facts about one number's requests.
+func (l *loop) facts(partition int32) kafka.TopicPartition {
+	return kafka.TopicPartition{Topic: l.folder.names.Jobs(), Partition: partition}
 }
 
 func partitionOfRecord(r *event.Record) kafka.TopicPartition {
@@ -230,114 +309,7 @@ func (l *loop) fault(ctx context.Context, f kafka.PartitionFault) {
 	// Where this does not take, the first record behind the gap moves the checkpoint.
 	gap := []move{{f.TopicPartition, pos.topicID, pos.next, gone.Earliest}}
 	if err := l.sink.apply(ctx, nil, gap); err == nil {
-		l.moved(gap)
-	}
-}
-
-// flush writes what is pending. Where it returns an error, the rest is still
-// pending.
-func (l *loop) flush(ctx context.Context) error {
-	for len(l.pending) > 0 {
-		n := l.cut()
-		err := l.write(ctx, l.pending[:n])
-		conflict, conflicted := errors.AsType[*conflictError](err)
-		switch {
-		case err == nil:
-			l.pending = l.pending[n:]
-			l.size = min(2*l.size, l.cfg.MaxRecords)
-		case conflicted:
-			l.yield(ctx, conflict)
-		case refusedData(err) && n > 1: // to find the one that it is
-			l.size = n / 2
-		case refusedData(err):
-			if err := l.strip(ctx, err); err != nil {
-				return err
-			}
-		default:
-			l.metrics.failures.Inc()
-			return err
-		}
-	}
-	l.pending = nil // it holds whole fetches
-	return nil
-}
-
-// cut says how many pending records the next transaction takes: at least one. A
-// request that goes ahead goes with the fact behind it, whose checkpoint moves: if
-// the database loses the transaction, that tells of it.
-func (l *loop) cut() int {
-	n, bytes := 0, 0
-	for n < len(l.pending) && n < l.size {
-		bytes += len(l.pending[n].Value)
-		if n > 0 && bytes > l.cfg.MaxBytes {
-			break
-		}
-		n++
-	}
-	for n > 1 && n < len(l.pending) && l.pending[n-1].turn == ahead {
-		n--
-	}
-	return n
-}
-
-// write folds records and writes them in one transaction.
-func (l *loop) write(ctx context.Context, records []item) error {
-	fresh, moves := l.fresh(records)
-	if len(moves) == 0 {
-		return nil
-	}
-	began := time.Now()
-	rows, counts, why := l.folder.fold(fresh)
-	if err := l.sink.apply(ctx, rows, moves); err != nil {
-		return err
-	}
-	if why != nil {
-		l.log.WarnContext(ctx, "records were passed over", slog.Int("malformed", counts[malformed]), slog.Any("first", why))
-	}
-	l.moved(moves)
-	l.metrics.took(counts, time.Since(began))
-	return nil
-}
-
-// fresh gives the records that the table does not hold, and how their
-// partitions' checkpoints move. One that does not move is checked all the same.
-func (l *loop) fresh(items []item) ([]event.Record, []move) {
-	moves := make([]move, 0, len(l.owned))
-	index := make(map[kafka.TopicPartition]int, len(l.owned))
-	fresh := make([]event.Record, 0, len(items))
-	for i := range items {
-		it := &items[i]
-		tp := partitionOfRecord(&it.Record)
-		at, known := index[tp]
-		if !known {
-			pos := l.owned[tp]
-			if pos == nil {
-				continue
-			}
-			at = len(moves)
-			index[tp] = at
-			moves = append(moves, move{tp, pos.topicID, pos.next, pos.next})
-		}
-		switch {
-		case it.Offset < moves[at].next:
-			l.metrics.records.WithLabelValues(resultRepeated).Inc()
-			continue
-		case it.turn != passed:
-			fresh = append(fresh, it.Record)
-		}
-		if it.turn != ahead {
-			moves[at].next = it.Offset + 1
-		}
-	}
-	if len(fresh) == 0 {
-		moves = slices.DeleteFunc(moves, func(m move) bool { return m.from == m.next })
-	}
-	return fresh, moves
-}
-
-func (l *loop) moved(moves []move) {
-	for _, m := range moves {
-		l.owned[m.TopicPartition].next = m.next
+		pos.next = gone.Earliest
 	}
 }
 
@@ -345,18 +317,17 @@ func (l *loop) moved(moves []move) {
 // transaction of our own of which we did not learn.
 func (l *loop) yield(ctx context.Context, conflict *conflictError) {
 	l.metrics.conflicts.Inc()
-	lost := false
 	for tp, found := range conflict.found {
 		pos := l.owned[tp]
-		lost = lost || found.next < pos.next
+		back := found.next < pos.next
 		if found.topicID != pos.topicID {
 			err := fmt.Errorf("the checkpoint is gone or another topic's: found topic id %q, this is %s", found.topicID, pos.topicID)
 			l.log.ErrorContext(ctx, "a partition stands still",
 				slog.String("topic", tp.Topic), slog.Int("partition", int(tp.Partition)), slog.Any("error", err))
-			delete(l.owned, tp)
-			l.held.drop(tp)
+			l.disown(tp)
 			l.group.Pause(tp)
 			l.setStopped(tp, err)
+			l.askAgain(tp.Partition)
 			continue
 		}
 		l.log.WarnContext(ctx, "a checkpoint is not where it was left; going on from there",
@@ -364,15 +335,10 @@ func (l *loop) yield(ctx context.Context, conflict *conflictError) {
 			slog.Int64("left", pos.next), slog.Int64("found", found.next))
 		pos.next = found.next
 		l.again(tp)
-	}
-	if lost { // and with them, perhaps, requests that went ahead, of which no checkpoint tells
-		for tp, part := range l.held.parts {
-			if part.gone > 0 {
-				l.again(tp)
-			}
+		if back {
+			l.askAgain(tp.Partition)
 		}
 	}
-	l.pending = slices.DeleteFunc(l.pending, func(r item) bool { return l.owned[partitionOfRecord(&r.Record)] == nil })
 }
 
 // again reads a partition once more from where its checkpoint is, and drops what
@@ -383,29 +349,4 @@ func (l *loop) again(tp kafka.TopicPartition) {
 	}
 	l.group.Seek(tp, l.owned[tp].next)
 	l.pending = slices.DeleteFunc(l.pending, func(r item) bool { return partitionOfRecord(&r.Record) == tp })
-}
-
-// strip folds the first pending record without its payload, which the database
-// refuses: a job's end is worth more than its text.
-func (l *loop) strip(ctx context.Context, why error) error {
-	rec := l.pending[0]
-	fresh, moves := l.fresh(l.pending[:1])
-	rows, _, _ := l.folder.fold(fresh)
-	for _, r := range rows {
-		r.strip()
-	}
-	err := l.sink.apply(ctx, rows, moves)
-	if conflict, ok := errors.AsType[*conflictError](err); ok {
-		l.yield(ctx, conflict)
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("%w; and without its payload: %w", why, err)
-	}
-	l.moved(moves)
-	l.pending = l.pending[1:]
-	l.metrics.records.WithLabelValues(resultStripped).Inc()
-	l.log.ErrorContext(ctx, "the database refused a record's payload; its job is folded without",
-		slog.String("topic", rec.Topic), slog.Int("partition", int(rec.Partition)), slog.Int64("offset", rec.Offset), slog.Any("error", why))
-	return nil
 }

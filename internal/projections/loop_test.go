@@ -28,7 +28,8 @@ func aLoop(t *testing.T, pool *pgxpool.Pool, tps ...kafka.TopicPartition) *loop 
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &loop{Projector: p, owned: map[kafka.TopicPartition]*position{}, held: newHolder(names), size: p.cfg.MaxRecords, group: newScript(t, tps[0])}
+	l := newLoop(p)
+	l.group = newScript(t, tps[0])
 	for tp, c := range found {
 		l.owned[tp] = &position{c.topicID, c.next}
 	}
@@ -38,8 +39,10 @@ func aLoop(t *testing.T, pool *pgxpool.Pool, tps ...kafka.TopicPartition) *loop 
 func mustFlush(t *testing.T, l *loop, records []event.Record, now time.Time) {
 	t.Helper()
 	l.pending = append(l.pending, l.held.pass(records, now)...)
-	if err := l.flush(t.Context()); err != nil {
-		t.Fatal(err)
+	for l.start(t.Context()); l.busy() > 0; l.start(t.Context()) {
+		if err := l.finish(t.Context()); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
@@ -115,8 +118,9 @@ func TestARequestGoesAheadTogetherWithItsFact(t *testing.T) {
 	l := &loop{Projector: &Projector{cfg: Config{MaxBytes: 1 << 20}}}
 	l.pending = []item{{facts[0], inTurn}, {requests[2], ahead}, {facts[1], inTurn}}
 	for size, want := range map[int]int{1: 1, 2: 1, 3: 3, 4: 3} {
-		if l.size = size; l.cut() != want {
-			t.Errorf("of %d at most it takes %d, want %d", size, l.cut(), want)
+		l.size = size
+		if got := l.cut([]int{0, 1, 2}); got != want {
+			t.Errorf("of %d at most it takes %d, want %d", size, got, want)
 		}
 	}
 }

@@ -120,7 +120,7 @@ func New(cfg Config) (*Projector, error) {
 // an error says that the group could not be joined at all.
 func (p *Projector) Run(ctx context.Context) error {
 	both, ctx := errgroup.WithContext(ctx)
-	l := &loop{Projector: p, owned: map[kafka.TopicPartition]*position{}, held: newHolder(p.folder.names), size: p.cfg.MaxRecords}
+	l := newLoop(p)
 	g, err := p.join(kafka.GroupConfig{
 		Group: p.cfg.Prefix + "projections", Topics: p.topics, MaxPollRecords: p.cfg.MaxRecords, Pace: foldPace,
 		// A poll may be short; to find the starts takes what it takes.
