@@ -9,6 +9,10 @@ COUNT     ?= 20
 CHAOS_FOR ?= 10m
 RUNS      ?= 1000
 PACKAGES  ?= ./...
+# The longest of the tests' packages: a core that begins one last works alone.
+LONGEST   := ./internal/e2e,./internal/gateway,./internal/processors,./internal/chaos
+# Searches in one goroutine, which the race detector makes ten times as slow.
+PURE      := ./internal/fence,./internal/processors/engine
 
 .DEFAULT_GOAL := help
 .PHONY: help dev build test page interop deploy-check real-model cover lint fmt tools bench bench-ttft bench-tasks bench-litellm bench-connections bench-hubs bench-streams fuzz stress sim rolling hostile chaos chaos-check chaos-takeover
@@ -24,7 +28,7 @@ build: ## build the program into .build/
 
 test: ## vet, all tests on a real Kafka and PostgreSQL, coverage of at least 90%
 	@$(GO) build -o $(BUILD)/ ./internal/testenv/cmd/...
-	@$(BUILD)/testenv -- $(BUILD)/gotest -out $(BUILD) $(PACKAGES)
+	@$(BUILD)/testenv -- $(BUILD)/gotest -out $(BUILD) -first $(LONGEST) -norace $(PURE) $(PACKAGES)
 
 page: ## the page's tests, on Node.js and in Chromium
 	$(GO) test -race -count=1 -tags browser ./internal/gateway/web/

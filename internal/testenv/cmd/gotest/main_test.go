@@ -140,6 +140,63 @@ func TestProcess(t *testing.T) {
 	requireContains(t, stdout, "total statement coverage: 100.0%\n")
 }
 
+// Packages of the toy that say whether they are watched for races, and when.
+func TestPackagesAreOrderedAndWatchedForRacesAsNamed(t *testing.T) {
+	log := filepath.Join(t.TempDir(), "log")
+	t.Setenv("TOY_LOG", log)
+	says := func(name, race string) string {
+		return `//go:build ` + race + `
+
+package ` + name + `
+
+import (
+	"os"
+	"testing"
+)
+
+func TestSays(t *testing.T) {
+	f, err := os.OpenFile(os.Getenv("TOY_LOG"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	f.WriteString("` + name + ` ` + race + `\n")
+}
+`
+	}
+	files := map[string]string{}
+	for _, name := range []string{"a", "b", "pure"} {
+		files[name+"/"+name+".go"] = "package " + name + "\n"
+		files[name+"/race_test.go"] = says(name, "race")
+		files[name+"/norace_test.go"] = says(name, "!race")
+	}
+	module(t, files)
+	t.Setenv("GOFLAGS", "-p=1") // so that the order is seen
+	stdout, err := gotest(t.Context(), t, "-min", "10", "-norace", "./pure", "-first", "./b,./pure")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// What a pure one runs counts: without a statement of its own, the library's.
+	requireContains(t, stdout, "total statement coverage: 16.7%\n")
+	got, err := os.ReadFile(log)
+	if want := "pure !race\nb race\na race\n"; err != nil || string(got) != want {
+		t.Errorf("%v: they ran as\n%swant\n%s", err, got, want)
+	}
+	// Alone, and no more than is asked for.
+	if err := os.Remove(log); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := gotest(t.Context(), t, "-min", "0", "-norace", "./pure", "-first", "./b", "./pure"); err != nil {
+		t.Error(err)
+	}
+	if got, err := os.ReadFile(log); err != nil || string(got) != "pure !race\n" {
+		t.Errorf("%v: they ran as\n%s", err, got)
+	}
+	if _, err := gotest(t.Context(), t, "-first", "./nowhere"); err == nil {
+		t.Error("a package that is none was taken")
+	}
+}
+
 func TestSkippedTestFailsTheRun(t *testing.T) {
 	module(t, map[string]string{"lib/skip_test.go": `package lib
 
