@@ -45,7 +45,7 @@ func (c *talk) say(text string) {
 func (c *talk) until(op string) (last frame, types []string) {
 	c.t.Helper()
 	for {
-		if err := c.conn.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		if err := c.conn.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
 			c.t.Fatal(err)
 		}
 		_, raw, err := c.conn.ReadMessage()

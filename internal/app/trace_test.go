@@ -131,13 +131,13 @@ func TestOneTraceJoinsRequestRecordsAndModelCall(t *testing.T) {
 	}
 	location := res.Header.Get("Location")
 	_ = res.Body.Close()
-	if status, body := r.ask(t, http.MethodGet, location+"?wait=20s", ""); status != http.StatusOK || !strings.Contains(body, `"completed"`) {
+	if status, body := r.ask(t, http.MethodGet, location+"?wait=60s", ""); status != http.StatusOK || !strings.Contains(body, `"completed"`) {
 		t.Fatalf("%s: %d %s", location, status, body)
 	}
 	own := r.submit(t, "sim:tokens=2,ttft=1ms,gap=1ms")
 	outside := outsideJob(t, cfg.Kafka, names)
 	for _, id := range []string{own, outside} {
-		path := "/v1/jobs/" + id + "?wait=20s"
+		path := "/v1/jobs/" + id + "?wait=60s"
 		eventually(t, "the job has ended", func() bool {
 			_, body := r.ask(t, http.MethodGet, path, "")
 			return strings.Contains(body, `"completed"`)
@@ -243,7 +243,7 @@ func TestACollectorThatIsAwayHurtsNobody(t *testing.T) {
 	gone.Close()
 	r := start(t, cfg)
 	id := r.submit(t, "sim:tokens=1,ttft=1ms")
-	if status, body := r.ask(t, http.MethodGet, "/v1/jobs/"+id+"?wait=20s", ""); status != http.StatusOK || !strings.Contains(body, `"completed"`) {
+	if status, body := r.ask(t, http.MethodGet, "/v1/jobs/"+id+"?wait=60s", ""); status != http.StatusOK || !strings.Contains(body, `"completed"`) {
 		t.Errorf("%d %s", status, body)
 	}
 	if err := r.stop(); err != nil {

@@ -57,6 +57,7 @@ func cancelled(t *testing.T, w *watcher) {
 // TestACancelledJobStaysCancelled cancels jobs over HTTP, kills the processor
 // between the cancel and the end, and starts another.
 func TestACancelledJobStaysCancelled(t *testing.T) {
+	t.Parallel()
 	d := deploy(t)
 	gateway := d.start("ingest,gateway,projections")
 	first := d.start("processors")
@@ -75,7 +76,7 @@ func TestACancelledJobStaysCancelled(t *testing.T) {
 	if status, r := cancelJob(t, gateway.url, calm.job); status != http.StatusOK || r.Status != job.Cancelled {
 		t.Errorf("once more: %d %+v", status, r)
 	}
-	if status, r := cancelJob(t, gateway.url, calm.job[:len(calm.job)-2]+"zz"); status != http.StatusNotFound {
+	if status, r := cancelJob(t, gateway.url, neverWas(calm.job)); status != http.StatusNotFound {
 		t.Errorf("a job that never was, but %s: %d %+v", calm.job, status, r)
 	}
 

@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"fmt"
 	"net/http"
+	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -87,6 +89,7 @@ func (k *talk) next() bool {
 // TestAChatGoesOnWhenItsProcessorIsKilled: the model can go on from a prefix, and
 // the client sees no more of it than a pause.
 func TestAChatGoesOnWhenItsProcessorIsKilled(t *testing.T) {
+	t.Parallel()
 	d := deploy(t)
 	gateway, first := d.start("ingest,gateway"), d.start("processors")
 	const model = "sim:tokens=60,ttft=10ms,gap=50ms"
@@ -109,11 +112,21 @@ func TestAChatGoesOnWhenItsProcessorIsKilled(t *testing.T) {
 // TestAChatIsToldThatItsAttemptWasSuperseded: the model cannot go on from the
 // middle. The job's next attempt is whole.
 func TestAChatIsToldThatItsAttemptWasSuperseded(t *testing.T) {
+	t.Parallel()
 	prefix, up := testenv.Prefix(t), startUpstream(t)
 	stays, goes := develop(t, prefix, up.URL), develop(t, prefix, up.URL)
+	var theirs map[string]bool
+	waitUntil(t, "the second has a part of the chats to run", func() bool { theirs = goes.claimed("interactive"); return len(theirs) > 0 })
 	var chats []*talk
-	for range 16 { // of which about half are run by each
-		chats = append(chats, chat(t, stays.url, "slow"))
+	for mine := 0; mine < 3 || len(chats) < 16; { // of which about half are run by each
+		k := chat(t, stays.url, "slow")
+		chats = append(chats, k)
+		if id, ok := job.ParseID(k.job); ok && theirs[strconv.Itoa(int(id.Partition))] {
+			mine++
+		}
+		if len(chats) > 100 {
+			t.Fatalf("of %d chats %d are the second's", len(chats), mine)
+		}
 	}
 	for _, k := range chats {
 		k.next()
@@ -150,9 +163,19 @@ func TestAChatIsToldThatItsAttemptWasSuperseded(t *testing.T) {
 	}
 }
 
+// claimed are the partitions of a lane that a process has said that it has claimed.
+func (p *process) claimed(lane string) map[string]bool {
+	partitions := map[string]bool{}
+	for _, m := range regexp.MustCompile(`msg="lane claimed" lane=`+lane+` partition=(\d+)`).FindAllStringSubmatch(p.out.String(), -1) {
+		partitions[m[1]] = true
+	}
+	return partitions
+}
+
 // TestAChatsFirstTokenIsNotHeldBack: a token that is written is sent, whatever
 // the next one does.
 func TestAChatsFirstTokenIsNotHeldBack(t *testing.T) {
+	t.Parallel()
 	d := deploy(t)
 	p := d.start("ingest,processors,gateway")
 	begun := time.Now()

@@ -157,6 +157,16 @@ func (w *watcher) take(m message) {
 	}
 }
 
+// events are the records as they came. Their cursors are left out: what a cursor
+// knows of the fence depends on where its reader began.
+func (w *watcher) events() []string {
+	all := make([]string, len(w.got))
+	for i, m := range w.got {
+		all[i] = m.data
+	}
+	return all
+}
+
 // finish reads to the job's end, however often it is cut off on the way.
 func (w *watcher) finish(within time.Duration) {
 	w.t.Helper()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -118,9 +119,12 @@ func tailOf(s string) string {
 	return s
 }
 
+// freeAddr is an address that nobody else takes before it is listened on: it is not
+// on 127.0.0.1, where all others are, but on any other of the system's loopback.
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	host := net.IPv4(127, 1+rand.N[byte](254), rand.N[byte](255), 1+rand.N[byte](254))
+	l, err := net.Listen("tcp", net.JoinHostPort(host.String(), "0"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,7 +144,7 @@ func (p *process) stop() {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-p.done:
-	case <-time.After(40 * time.Second):
+	case <-time.After(time.Minute):
 		p.t.Fatalf("%s did not stop", p.name)
 	}
 	if p.err != nil {
@@ -171,7 +175,7 @@ func (p *process) ready() *process {
 // unready waits until readiness names a part that is away.
 func (p *process) unready(part string) {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(p.t.Context(), 30*time.Second)
 	defer cancel()
 	for {
 		status, body := get(ctx, p.url+"/readyz")

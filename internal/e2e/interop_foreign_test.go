@@ -52,7 +52,7 @@ func (d *deployment) follow(gateway *process, jobs []foreign) {
 		d.row(f.id)
 		again := &watcher{t: d.t, url: gateway.url, job: f.id}
 		again.finish(30 * time.Second)
-		if diff := cmp.Diff(first[f.id].got, again.got, cmp.AllowUnexported(message{})); diff != "" {
+		if diff := cmp.Diff(first[f.id].events(), again.events()); diff != "" {
 			d.t.Errorf("job %s is not replayed as it was (-first +again):\n%s", f.id, diff)
 		}
 		row := jobOf(d.t, gateway.url, f.id, "")

@@ -73,6 +73,7 @@ func loadOf(t *testing.T, url, lane string) (state string, outstanding int64) {
 // though nobody works, is said with 429 and Retry-After, and is let in again
 // without a restart once it is worked off. Nothing that was let in is lost.
 func TestWithoutProcessorsLanesFillThenShedThenRecover(t *testing.T) {
+	t.Parallel()
 	d := deploy(t)
 	front := spawn(t, "front", append(d.env, "PENSTOCK_MAX_OUTSTANDING=standard=10;batch=10"),
 		"run", "--roles", "ingest,gateway,projections").ready()

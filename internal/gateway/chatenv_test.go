@@ -113,7 +113,7 @@ type reply struct {
 
 // ask posts in the background.
 func (g *ground) ask(path, body string, headers ...string) *reply {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(g.Context()), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(g.Context()), time.Minute)
 	r := &reply{g: g, done: make(chan struct{}), stop: cancel}
 	go func() {
 		defer close(r.done)

@@ -287,7 +287,7 @@ type client struct {
 // open asks for a stream; headers are pairs.
 func (g *ground) open(path string, headers ...string) *client {
 	g.Helper()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(g.Context()), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(g.Context()), time.Minute)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, g.url+path, http.NoBody)
 	g.no(err)
 	for i := 0; i+1 < len(headers); i += 2 {

@@ -63,6 +63,7 @@ func (g *ground) http2() (dialled func() int32) {
 }
 
 func TestOverHTTP2ManyStreamsShareAConnection(t *testing.T) {
+	t.Parallel()
 	g := onOne(t, Config{Quiet: time.Millisecond, Heartbeat: 20 * time.Millisecond})
 	dialled := g.http2()
 	a := g.author()
@@ -108,6 +109,7 @@ func TestOverHTTP2ManyStreamsShareAConnection(t *testing.T) {
 }
 
 func TestOverHTTP2AStreamThatIsNotReadHoldsUpNoOther(t *testing.T) {
+	t.Parallel()
 	g := onOne(t, Config{WriteTimeout: time.Second, Registry: prometheus.NewRegistry()})
 	dialled := g.http2()
 	a, b := g.author(), g.author()
@@ -136,6 +138,7 @@ func TestOverHTTP2AStreamThatIsNotReadHoldsUpNoOther(t *testing.T) {
 }
 
 func TestOverHTTP2AStreamOutlastsASilenceLongerThanAWriteMayTake(t *testing.T) {
+	t.Parallel()
 	g := onOne(t, Config{WriteTimeout: 200 * time.Millisecond, Heartbeat: 10 * time.Second})
 	g.http2()
 	a := g.author()

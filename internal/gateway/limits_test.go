@@ -87,7 +87,8 @@ func TestARecreatedTopicIsToldAndOldCursorsAreRefused(t *testing.T) {
 	})
 }
 
-func TestASlowReaderBeyondTheBudgetCatchesUpAndRejoins(t *testing.T) {
+func TestASlowReaderBeyondTheBudgetCatchesUpAndRejoins(t *testing.T) { //nolint:tparallel // on one broker after the other
+	t.Parallel()
 	onBoth(t, Config{BudgetBytes: 64 << 10, CatchUpBytes: 16 << 10}, func(g *ground) {
 		a := g.author()
 		a.started()
@@ -123,6 +124,7 @@ func TestASlowReaderBeyondTheBudgetCatchesUpAndRejoins(t *testing.T) {
 }
 
 func TestAClientThatStopsReadingIsLetGo(t *testing.T) {
+	t.Parallel()
 	g := onOne(t, Config{WriteTimeout: 100 * time.Millisecond})
 	a := g.author()
 	a.started()
@@ -307,6 +309,7 @@ func (broken) Offset(context.Context, kafka.TopicPartition, kafka.At) (int64, er
 func (broken) TopicID(context.Context, string) ([16]byte, error) { return [16]byte{}, errAway }
 
 func TestWithKafkaAwayTheAnswerIsUnavailable(t *testing.T) {
+	t.Parallel()
 	g := onOne(t, Config{})
 	g.stop()
 	cfg := g.gateway.cfg

@@ -115,7 +115,8 @@ func (r *restless) overSocket(c *wsClient, snapshot bool, n int) {
 }
 
 func TestAWatcherThatRejoinsAThousandTimesEndsWithTheSameText(t *testing.T) {
-	const deltas, seldom, lead = 2500, 12, 50
+	t.Parallel()
+	const deltas, seldom, lead = 1800, 12, 50
 	g := onOne(t, Config{Quiet: time.Millisecond, BudgetBytes: 64 << 10}) // a snapshot finds the beginning gone from memory
 	a := g.author()
 	a.started()
@@ -144,7 +145,7 @@ func TestAWatcherThatRejoinsAThousandTimesEndsWithTheSameText(t *testing.T) {
 	c := g.dial()
 	for !r.ended {
 		r.joins++
-		snapshot, n := rand.IntN(seldom) == 0, 1+rand.IntN(3)
+		snapshot, n := rand.IntN(seldom) == 0, 1+rand.IntN(2)
 		if rand.IntN(2) == 0 {
 			r.overSSE(snapshot, n)
 		} else {

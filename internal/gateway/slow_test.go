@@ -112,7 +112,7 @@ func TestSlowReadersMoveNeitherMemoryNorTheQuickOne(t *testing.T) {
 	if grown := int64(after) - int64(before); grown > readers*(4*flushBytes) {
 		t.Errorf("the heap has grown by %d bytes for %d readers, %d each", grown, readers, grown/readers)
 	}
-	if among > 20*alone+50*time.Millisecond {
+	if among > 20*alone+2*time.Second { // who waits for one that does not read waits for ten minutes
 		t.Errorf("the quick one waits %v among slow readers, %v alone", among, alone)
 	}
 	t.Logf("%v alone, %v among %d who do not read and were stuck after %d MB; the heap has grown by %d KiB",

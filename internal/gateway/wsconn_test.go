@@ -101,6 +101,7 @@ func TestAConnectionIsToldWhatIsWrongAndStays(t *testing.T) {
 }
 
 func TestOneSubscriptionTooManyIsRefused(t *testing.T) {
+	t.Parallel()
 	g := onOne(t, Config{MaxSubscriptions: maxSubscriptions + 1})
 	a := g.author()
 	a.started()

@@ -34,6 +34,7 @@ func TestPingsAreAnsweredWithWhatTheySaid(t *testing.T) {
 }
 
 func TestOneWhoSendsTooMuchIsReadMoreSlowlyAndLosesNothing(t *testing.T) {
+	t.Parallel()
 	g := onOne(t, Config{})
 	c, other := g.dial(), g.dial()
 	const more = 400

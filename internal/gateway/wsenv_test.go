@@ -23,7 +23,7 @@ import (
 )
 
 // wsPatience bounds a client's wait for a frame.
-const wsPatience = 20 * time.Second
+const wsPatience = time.Minute
 
 // frameSchemas are those of a client's and of the server's frames.
 var frameSchemas = sync.OnceValues(func() (client, server *jsonschema.Schema) {

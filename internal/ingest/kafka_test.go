@@ -61,13 +61,7 @@ func TestReceiptSaysWhereTheRequestLiesOnKafka(t *testing.T) {
 	positions := NewPositions(cluster, s.cfg.Names.Tokens(), nil)
 	s.cfg.Cursors = positions
 	follow(t, positions.Run)
-	deadline := time.Now().Add(10 * time.Second)
-	for positions.TokensCursor(2) == "" {
-		if time.Now().After(deadline) {
-			t.Fatal("no cursor after ten seconds")
-		}
-		<-time.After(10 * time.Millisecond)
-	}
+	until(t, "there is a cursor", func() bool { return positions.TokensCursor(2) != "" })
 	w, _ := send(t, handler(s), `{"lane":"interactive","body":{"model":"sim"}}`, "Idempotency-Key", "k")
 	res := receipt(t, w)
 	found := 0
@@ -133,20 +127,20 @@ func TestFrozenKafkaIsA503InTimeAndIsFoundAgain(t *testing.T) {
 	}
 	began := time.Now()
 	w, a := send(t, h, hi, "Idempotency-Key", "k")
-	if took := time.Since(began); w.Code != http.StatusServiceUnavailable || a.Error.Code != fault.UnknownOutcome || took > patience+2*time.Second {
+	if took := time.Since(began); w.Code != http.StatusServiceUnavailable || a.Error.Code != fault.UnknownOutcome || took > patience+20*time.Second {
 		t.Errorf("frozen: %d %+v after %v", w.Code, a, took)
 	}
 	if err := broker.Resume(); err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		w, _ = send(t, h, hi, "Idempotency-Key", "k")
 		if w.Code == http.StatusAccepted {
 			break
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("thirty seconds after it went on: %d %s", w.Code, w.Body)
+			t.Fatalf("a minute after it went on: %d %s", w.Code, w.Body)
 		}
 	}
 	first := receipt(t, w)

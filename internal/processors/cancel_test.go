@@ -81,6 +81,7 @@ func (w *world) cancelledFact(id string) {
 }
 
 func TestACancelBreaksOffWhatRuns(t *testing.T) {
+	t.Parallel()
 	both(t, func(t *testing.T, w *world) {
 		t.Helper()
 		p := w.start("one", nil)
@@ -106,6 +107,7 @@ func TestACancelBreaksOffWhatRuns(t *testing.T) {
 }
 
 func TestACancelEndsWhatWaitsWithoutTheModel(t *testing.T) {
+	t.Parallel()
 	w := onKafka(t)
 	let := make(chan struct{})
 	s := &scripted{play: func(ctx context.Context, _ string, _ int, yield func(llm.Chunk, error) bool) {
@@ -144,6 +146,7 @@ func TestACancelEndsWhatWaitsWithoutTheModel(t *testing.T) {
 }
 
 func TestACancelMayOvertakeItsJob(t *testing.T) {
+	t.Parallel()
 	both(t, func(t *testing.T, w *world) {
 		t.Helper()
 		s := &scripted{play: func(_ context.Context, _ string, _ int, yield func(llm.Chunk, error) bool) { finishes(yield) }}
@@ -167,6 +170,7 @@ func TestACancelMayOvertakeItsJob(t *testing.T) {
 // TestACancelThatNobodyReadsCountsForTheNextOwner kills an owner in the middle
 // of an answer, and cancels the job while nobody owns it.
 func TestACancelThatNobodyReadsCountsForTheNextOwner(t *testing.T) {
+	t.Parallel()
 	both(t, func(t *testing.T, w *world) {
 		t.Helper()
 		l := newLink()
@@ -199,6 +203,7 @@ func TestACancelThatNobodyReadsCountsForTheNextOwner(t *testing.T) {
 }
 
 func TestTheFactOfACancelledJobHoldsWhatWasSaid(t *testing.T) {
+	t.Parallel()
 	w := onEmbedded(t)
 	w.start("one", nil)
 	id := w.request(event.Standard, long, "")

@@ -12,6 +12,7 @@ import (
 // the midst of its calls. What was begun is not begun anew, and nobody waits for
 // a lease or a session.
 func TestWhatStillRunsAtTheEndOfTheGracePeriodGoesOnElsewhere(t *testing.T) {
+	t.Parallel()
 	w := onKafka(t)
 	const grace = 500 * time.Millisecond
 	a := w.start("one", func(c *Config) { c.Grace, c.SessionTimeout = grace, 20*time.Second })
@@ -46,6 +47,7 @@ func TestWhatStillRunsAtTheEndOfTheGracePeriodGoesOnElsewhere(t *testing.T) {
 // TestProcessorsComeAndGoWithoutAStallOrALeak has small windows, which pause and
 // resume all the time, and partitions that move all the time.
 func TestProcessorsComeAndGoWithoutAStallOrALeak(t *testing.T) {
+	t.Parallel()
 	w := onKafka(t)
 	small := func(c *Config) {
 		c.Grace = 200 * time.Millisecond
@@ -85,6 +87,7 @@ func TestProcessorsComeAndGoWithoutAStallOrALeak(t *testing.T) {
 // TestAPeerThatStandsStillForAWhileLosesNothing freezes one for longer than its
 // peers wait for its pulses, and thaws it.
 func TestAPeerThatStandsStillForAWhileLosesNothing(t *testing.T) {
+	t.Parallel()
 	w := onKafka(t)
 	l := newLink()
 	t.Cleanup(l.kill)

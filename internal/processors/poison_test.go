@@ -54,6 +54,7 @@ func poisons() map[string]poison {
 // other, and finds each on the dead topic, whole and counted, and every good
 // request between them run.
 func TestNoPoisonStopsItsPartition(t *testing.T) {
+	t.Parallel()
 	w := onKafka(t)
 	sizes := topics.MaxBytes(topics.Catalogue(topics.Options{Prefix: w.names.Prefix}))
 	r := w.start("one", func(c *Config) { c.MaxDeadBytes = sizes[w.names.Dead()] })
@@ -151,6 +152,7 @@ func (w *world) letters() (found []event.DeadLetter) {
 
 // TestARecordThatIsWrittenBackAndStillPoisonIsCounted redrives a letter twice.
 func TestARecordThatIsWrittenBackAndStillPoisonIsCounted(t *testing.T) {
+	t.Parallel()
 	w := onEmbedded(t)
 	r := w.start("one", nil)
 	w.raw(event.Record{Topic: w.names.Requests(event.Batch), Partition: 2, Value: []byte("nonsense"), Headers: []event.Header{{Key: "own", Value: []byte("h")}}})

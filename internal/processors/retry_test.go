@@ -21,7 +21,7 @@ func overloaded(after time.Duration) *fault.Error {
 }
 
 func hurried(c *Config) {
-	c.Retry = engine.Backoff{Tries: 3, Base: 20 * time.Millisecond, Cap: 5 * time.Second}
+	c.Retry = engine.Backoff{Tries: 3, Base: 20 * time.Millisecond, Cap: 10 * time.Minute}
 }
 
 // retryings reads the job.retrying facts of a job that has ended.
@@ -55,8 +55,10 @@ func (w *world) retryings(id string) (out []event.Retrying, attempts []int) {
 // TestAProviderThatFailsBeforeItSaysAnythingIsAskedAgain has one slot: the job
 // that waits for its next try gives it to others, and keeps its key.
 func TestAProviderThatFailsBeforeItSaysAnythingIsAskedAgain(t *testing.T) {
+	t.Parallel()
 	both(t, func(t *testing.T, w *world) {
 		t.Helper()
+		const rest = time.Second // in which the other job is called
 		begun := make(chan struct{})
 		s := &scripted{}
 		var fails string
@@ -69,7 +71,7 @@ func TestAProviderThatFailsBeforeItSaysAnythingIsAskedAgain(t *testing.T) {
 				}
 				yield(llm.Chunk{}, fault.New(fault.ProviderError, "a gateway fell over"))
 			case id == fails && n == 2: // at once
-				yield(llm.Chunk{}, overloaded(400*time.Millisecond))
+				yield(llm.Chunk{}, overloaded(rest))
 			default:
 				finishes(yield)
 			}
@@ -88,15 +90,15 @@ func TestAProviderThatFailsBeforeItSaysAnythingIsAskedAgain(t *testing.T) {
 		got := w.outputs(fails, next, other)
 		o := got[fails]
 		want := []event.Type{event.OutputStarted, event.OutputSuperseded, event.OutputStarted, event.OutputDelta, event.OutputCompleted}
-		rest := slices.DeleteFunc(slices.Clone(o.all), func(t event.Type) bool { return t == event.OutputDelta })
+		but := slices.DeleteFunc(slices.Clone(o.all), func(t event.Type) bool { return t == event.OutputDelta })
 		if o.End != event.OutputCompleted || o.Text() != "all is well" || o.Attempt != 3 || len(s.called(fails)) != 3 {
 			t.Errorf("attempt %d, %d calls, %v, want %v", o.Attempt, len(s.called(fails)), o.all, want)
 		}
-		if n := len(rest); n < 4 || n > 6 || rest[1] != event.OutputSuperseded { // the second try may have come to its output.started
+		if n := len(but); n < 4 || n > 6 || but[1] != event.OutputSuperseded { // the second try may have come to its output.started
 			t.Errorf("%v", o.all)
 		}
-		if calls := s.called(fails); calls[2].Sub(calls[1]) < 400*time.Millisecond {
-			t.Errorf("it was asked again after %v, and wanted 400ms", calls[2].Sub(calls[1]))
+		if calls := s.called(fails); calls[2].Sub(calls[1]) < rest {
+			t.Errorf("it was asked again after %v, and wanted %v", calls[2].Sub(calls[1]), rest)
 		}
 		if got[next].StartedAt.Before(o.EndedAt) {
 			t.Error("the conversation's next job did not wait")
@@ -113,14 +115,15 @@ func TestAProviderThatFailsBeforeItSaysAnythingIsAskedAgain(t *testing.T) {
 }
 
 func TestRetriesHaveAnEnd(t *testing.T) {
+	t.Parallel()
 	w := onKafka(t)
-	deadline := time.Now().Add(3 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute) // sooner than the provider would have it again
 	s := &scripted{play: func(ctx context.Context, id string, _ int, yield func(llm.Chunk, error) bool) {
 		switch id {
 		case "rejected":
 			yield(llm.Chunk{}, fault.New(fault.ProviderRejected, "no"))
-		case "later", "late":
-			yield(llm.Chunk{}, overloaded(4*time.Second))
+		case "late":
+			yield(llm.Chunk{}, overloaded(5*time.Minute))
 		case "much-later":
 			yield(llm.Chunk{}, overloaded(time.Hour))
 		case "spoke":
@@ -162,6 +165,7 @@ func TestRetriesHaveAnEnd(t *testing.T) {
 }
 
 func TestAModelThatIsSilentForTooLongIsBrokenOff(t *testing.T) {
+	t.Parallel()
 	w := onKafka(t)
 	s := &scripted{play: func(ctx context.Context, id string, n int, yield func(llm.Chunk, error) bool) {
 		switch {
@@ -188,7 +192,7 @@ func TestAModelThatIsSilentForTooLongIsBrokenOff(t *testing.T) {
 	w.extra = append(w.extra, s)
 	w.start("one", func(c *Config) {
 		hurried(c)
-		c.FirstToken, c.NextToken = 300*time.Millisecond, 200*time.Millisecond
+		c.FirstToken, c.NextToken = 800*time.Millisecond, 700*time.Millisecond
 	})
 	ids := []string{"once", "middle", "empty", "never", "deadline"}
 	for _, id := range ids {
@@ -207,9 +211,9 @@ func TestAModelThatIsSilentForTooLongIsBrokenOff(t *testing.T) {
 		code, says string
 		text       string
 	}{
-		"middle":   {1, "provider_timeout", "200ms", "I was about to"},
-		"empty":    {3, "provider_timeout", "300ms", ""},
-		"never":    {3, "provider_timeout", "300ms", ""},
+		"middle":   {1, "provider_timeout", "700ms", "I was about to"},
+		"empty":    {3, "provider_timeout", "800ms", ""},
+		"never":    {3, "provider_timeout", "800ms", ""},
 		"deadline": {-1, "deadline_exceeded", "deadline", ""},
 	} {
 		o := got[id]
@@ -224,6 +228,7 @@ func TestAModelThatIsSilentForTooLongIsBrokenOff(t *testing.T) {
 // TestAJobThatRestsIsCancelledAndHandedOver has two jobs wait for a try that is
 // a while off: one is cancelled, the other taken up by the next owner.
 func TestAJobThatRestsIsCancelledAndHandedOver(t *testing.T) {
+	t.Parallel()
 	w := onEmbedded(t)
 	s := &scripted{play: func(_ context.Context, id string, n int, yield func(llm.Chunk, error) bool) {
 		if n == 1 {

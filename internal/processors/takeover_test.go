@@ -113,6 +113,7 @@ func (w *world) behind(l *link) *world {
 // TestAFrozenOwnerIsFencedAndItsJobsGoOn freezes an owner in the middle of its
 // answers for longer than its session, and thaws it when another has gone on.
 func TestAFrozenOwnerIsFencedAndItsJobsGoOn(t *testing.T) {
+	t.Parallel()
 	both(t, func(t *testing.T, w *world) {
 		t.Helper()
 		l := newLink()
@@ -155,6 +156,7 @@ func TestAFrozenOwnerIsFencedAndItsJobsGoOn(t *testing.T) {
 
 // TestAKilledOwnersJobsAreTakenUp cuts an owner's network for good.
 func TestAKilledOwnersJobsAreTakenUp(t *testing.T) {
+	t.Parallel()
 	w := onKafka(t)
 	l := newLink()
 	w.behind(l).start("one", func(c *Config) { c.Grace = time.Millisecond })

@@ -19,6 +19,7 @@ func (w *world) unwatched(lane event.Lane, id, model string) {
 }
 
 func TestOfAnUnwatchedJobOnlyTheEndIsWrittenAndItSaysAll(t *testing.T) {
+	t.Parallel()
 	both(t, func(t *testing.T, w *world) {
 		t.Helper()
 		w.start("one", nil)
@@ -45,6 +46,7 @@ func TestOfAnUnwatchedJobOnlyTheEndIsWrittenAndItSaysAll(t *testing.T) {
 }
 
 func TestAnUnwatchedJobThatSaysTooMuchForOneRecordIsWrittenAsItComes(t *testing.T) {
+	t.Parallel()
 	w := onEmbedded(t)
 	big := strings.Repeat("0123456789", 20<<10) // of which three do not fit
 	s := &scripted{play: func(_ context.Context, _ string, _ int, say func(llm.Chunk, error) bool) {
@@ -66,6 +68,7 @@ func TestAnUnwatchedJobThatSaysTooMuchForOneRecordIsWrittenAsItComes(t *testing.
 }
 
 func TestAnUnwatchedJobThatIsCancelledSaysWhatItHadSaid(t *testing.T) {
+	t.Parallel()
 	w := onEmbedded(t)
 	said := make(chan struct{})
 	s := &scripted{play: func(ctx context.Context, _ string, _ int, say func(llm.Chunk, error) bool) {
@@ -91,6 +94,7 @@ func TestAnUnwatchedJobThatIsCancelledSaysWhatItHadSaid(t *testing.T) {
 }
 
 func TestAnUnwatchedJobOfALostOwnerBeginsAgainAndEndsOnce(t *testing.T) {
+	t.Parallel()
 	w := onEmbedded(t)
 	started := make(chan struct{}, 2)
 	s := &scripted{play: func(ctx context.Context, _ string, _ int, say func(llm.Chunk, error) bool) {

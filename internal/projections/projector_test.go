@@ -45,9 +45,7 @@ func TestProjectorFoldsJobsAndGoesOnWhereItStopped(t *testing.T) {
 	if c := w.count(t, "status = 'completed' AND request_topic IS NOT NULL"); c != 200 {
 		t.Errorf("%d of 200 are completed", c)
 	}
-	if got := counted(t, again, "folded"); got != 350 {
-		t.Errorf("the second projector folded %v records, not the 350 that the first had not", got)
-	}
+	counts(t, again, "folded", 350) // which the first had not
 	if err := again.Ready(t.Context()); err != nil {
 		t.Errorf("not ready: %v", err)
 	}
@@ -120,9 +118,7 @@ func TestProjectorPassesOverBadRecordsAndCountsThem(t *testing.T) {
 	)
 	w.caughtUp(t)
 	for result, want := range map[string]float64{"folded": 2, "malformed": 3, "unknown": 2} {
-		if got := counted(t, p, result); got != want {
-			t.Errorf("%v records are %s, want %v", got, result, want)
-		}
+		counts(t, p, result, want)
 	}
 	if n := w.count(t, "true"); n != 2 {
 		t.Errorf("%d jobs, want 2", n)
@@ -162,9 +158,7 @@ func TestPayloadThatTheDatabaseRefusesCostsOnlyItself(t *testing.T) {
 	if res := mustFind(t, w.store, "asked"); res.Status != job.Queued || res.CustomID != "" {
 		t.Errorf("the request: %+v", res)
 	}
-	if got := counted(t, p, resultStripped); got != 2 {
-		t.Errorf("%v records were stripped, want 2", got)
-	}
+	counts(t, p, resultStripped, 2)
 }
 
 func TestRecreatedTopicIsToldAndNotFolded(t *testing.T) {
@@ -211,12 +205,8 @@ func TestRecordsThatRetentionTookAreCountedAndPassed(t *testing.T) {
 		t.Errorf("went on at %d, want the earliest, 40", at)
 	}
 	eventually(t, "the checkpoint moves", func() bool { return w.checkpoint(t, g.tp) == 40 })
-	if got := valueOf(t, p.metrics.expired.WithLabelValues(g.tp.Topic)); got != 40 {
-		t.Errorf("%v records are told as lost, want 40", got)
-	}
-	if err := p.Ready(t.Context()); err != nil {
-		t.Errorf("not ready: %v", err)
-	}
+	eventually(t, "40 records are told as lost", func() bool { return valueOf(t, p.metrics.expired.WithLabelValues(g.tp.Topic)) == 40 })
+	eventually(t, "it is ready", func() bool { return p.Ready(t.Context()) == nil })
 	// What the log has lost is another matter.
 	g.say(kafka.Poll{Faults: []kafka.PartitionFault{
 		{TopicPartition: g.tp, Err: kafka.ErrTruncated},
@@ -300,10 +290,8 @@ func TestBatchesAreBoundedInRecordsAndBytes(t *testing.T) {
 	w.produce(t, append(requests, facts...)...)
 	p, _ := w.project(t, Config{MaxBytes: 1}) // so one record each, however large
 	w.caughtUp(t)
-	eventually(t, "all is counted", func() bool { return counted(t, p, folded.String()) == 60 })
-	if got := valueOf(t, p.metrics.batches); got != 60 {
-		t.Errorf("%v transactions for 60 records", got)
-	}
+	counts(t, p, folded.String(), 60)
+	eventually(t, "there are 60 transactions for 60 records", func() bool { return valueOf(t, p.metrics.batches) == 60 })
 }
 
 func TestRunSaysThatItCannotJoin(t *testing.T) {

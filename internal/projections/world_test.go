@@ -107,16 +107,16 @@ func run(tb testing.TB, p *Projector) (stop func()) {
 	return stop
 }
 
-// eventually waits until a condition holds, and fails after half a minute.
+// eventually waits until a condition holds, and fails after a minute.
 func eventually(tb testing.TB, what string, holds func() bool) {
 	tb.Helper()
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(time.Minute)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for !holds() {
 		select {
 		case <-deadline:
-			tb.Fatalf("not within 30 s: %s", what)
+			tb.Fatalf("not within a minute: %s", what)
 		case <-tick.C:
 		}
 	}
@@ -144,6 +144,16 @@ func (w *world) count(t *testing.T, where string) (n int) {
 		t.Fatal(err)
 	}
 	return n
+}
+
+// counts waits until a projector has counted so many records of one result: it
+// counts them once their transaction, which others see, has told it that it took.
+func counts(t *testing.T, p *Projector, result string, want float64) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("%v records are %s", want, result), func() bool { return counted(t, p, result) >= want })
+	if got := counted(t, p, result); got != want {
+		t.Errorf("%v records are %s, want %v", got, result, want)
+	}
 }
 
 // counted is how many records of one result a projector has had.
