@@ -59,7 +59,7 @@ func TestBenchConnectionsMeasuresWhatWaitingCosts(t *testing.T) {
 
 func TestBenchStreamsMeasuresFromAppendToReceipt(t *testing.T) {
 	p := dev(t)
-	args := []string{"bench", "streams", "--streams", "3", "--watchers", "2", "--rate", "100", "--warm", "300ms", "--measure", "300ms"}
+	args := []string{"bench", "streams", "--streams", "3", "--watchers", "2", "--rate", "100", "--warm", "500ms", "--measure", "1s"}
 	got := p.on(t, args...).want(t, exitDone)
 	for _, want := range []string{"DELIVERED", "600 tokens/s", " ms"} {
 		if !strings.Contains(got.stdout, want) {

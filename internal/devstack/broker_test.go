@@ -110,7 +110,7 @@ func look(t *testing.T, addr string) found {
 		t.Fatal(err)
 	}
 	f.AtTime = at["tokens"][0].Offset
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for len(f.Values) < 100 {
 		fetches := c.PollFetches(ctx)
@@ -220,7 +220,7 @@ func TestBrokerTakesLargeRecordsAndShortSessions(t *testing.T) {
 	if err := c.ProduceSync(t.Context(), &kgo.Record{Topic: "big", Value: value}).FirstErr(); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	began := time.Now()
 	member := client(t, b.Addr(), kgo.ConsumerGroup("g"), kgo.ConsumeTopics("big"),

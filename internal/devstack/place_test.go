@@ -229,6 +229,14 @@ func TestAServerThatNeverAnswersIsEnded(t *testing.T) {
 	}
 }
 
+func TestAPortThatAnotherTookIsLookedForAgain(t *testing.T) {
+	t.Parallel()
+	p := fake(t, map[string]string{"postgres": `echo "FATAL:  could not create any TCP/IP sockets"; exit 1`})
+	if err := p.serve(t.Context()); err == nil || strings.Count(err.Error(), portTaken) != portTries {
+		t.Errorf("got %v, want what it said %d times", err, portTries)
+	}
+}
+
 func TestStopCutsOffAServerThatTakesTooLong(t *testing.T) {
 	t.Parallel()
 	p := start(t, PostgresConfig{Dir: filepath.Join(openDir(t), "pg")})

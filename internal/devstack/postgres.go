@@ -207,8 +207,25 @@ func (p *Postgres) command(ctx context.Context, name string, args []string, onPa
 	return cmd
 }
 
+// portTries bounds how often a port is looked for: one that is free may be taken by
+// another before the server has it.
+const portTries = 3
+
+// portTaken is what the server says of a port that it cannot have.
+const portTaken = "could not create any TCP/IP sockets"
+
 // serve starts the server on a free port and waits for its first answer.
 func (p *Postgres) serve(ctx context.Context) error {
+	var err error
+	for range portTries {
+		if err = p.serveOnce(ctx); err == nil || !strings.Contains(err.Error(), portTaken) {
+			break
+		}
+	}
+	return err
+}
+
+func (p *Postgres) serveOnce(ctx context.Context) error {
 	port, err := freePort(ctx)
 	if err != nil {
 		return err

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -100,7 +99,11 @@ func startOnNewPorts(ctx context.Context, jars string, opts KafkaOptions) (_ *Ka
 			discard(dir)
 		}
 	}()
-	broker, controller, err := freePorts(ctx)
+	broker, err := lowPort(ctx)
+	if err != nil {
+		return nil, err
+	}
+	controller, err := lowPort(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -271,21 +274,6 @@ func sweep() {
 			discard(dir)
 		}
 	}
-}
-
-// freePorts asks the system for two addresses on this machine that nobody
-// listens on.
-func freePorts(ctx context.Context) (broker, controller string, err error) {
-	var lc net.ListenConfig
-	first, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", "", fmt.Errorf("find a free port: %w", err)
-	}
-	second, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", "", errors.Join(fmt.Errorf("find a free port: %w", err), first.Close())
-	}
-	return first.Addr().String(), second.Addr().String(), errors.Join(first.Close(), second.Close())
 }
 
 // serverProperties is the configuration of one node that is broker and
