@@ -30,6 +30,7 @@ func streamingServer(t *testing.T, frames ...string) *Server {
 		if _, _, err := conn.ReadMessage(); err != nil {
 			return
 		}
+		<-time.After(300 * time.Millisecond) // by then what comes is counted
 		for _, f := range frames {
 			_ = conn.WriteMessage(websocket.TextMessage, []byte(f))
 		}
@@ -55,7 +56,7 @@ func TestStreamsCountEveryEventOnce(t *testing.T) {
 	t.Parallel()
 	end := eventOf("completed", 3, `{"usage":{"completion_tokens":4}}`)
 	s := streamingServer(t, framed(eventOf("started", 0, "{}")), framed(eventOf("delta", 1, "{}"), eventOf("delta", 2, "{}"), end), `{"op":"end","status":"completed"}`)
-	got, err := s.MeasureStreams(t.Context(), StreamsOptions{Streams: 2, Watchers: 2, Rate: 10, Warm: time.Millisecond, Measure: 50 * time.Millisecond})
+	got, err := s.MeasureStreams(t.Context(), StreamsOptions{Streams: 2, Watchers: 2, Rate: 10, Warm: time.Millisecond, Measure: 3 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -35,6 +35,7 @@ type entry struct {
 // each job by every way out: as it runs, afterwards, and after every process was
 // killed.
 func TestInteropOneRequestEachWay(t *testing.T) {
+	t.Parallel()
 	d := deploy(t)
 	outs := []out{
 		{"SSE", d.seenByJob},

@@ -13,6 +13,7 @@ import (
 // TestInteropJavaProducer submits jobs with the sample of the docs, on Kafka's
 // own producer.
 func TestInteropJavaProducer(t *testing.T) {
+	t.Parallel()
 	testenv.Program(t, "javac", "openjdk-17-jdk-headless", "default-jdk-headless")
 	d := deploy(t)
 	gateway := d.start("ingest,gateway")

@@ -15,6 +15,7 @@ import (
 // key, and any partition where there is none. They are nothing but an id and a
 // body.
 func TestInteropKcat(t *testing.T) {
+	t.Parallel()
 	testenv.Program(t, "kcat", "kcat")
 	d := deploy(t)
 	gateway := d.start("ingest,gateway")

@@ -69,14 +69,14 @@ func script(t *testing.T, dir, name string, args ...string) {
 }
 
 func TestInteropOpenAIPython(t *testing.T) {
+	t.Parallel()
 	p, dir := upstreamed(t), t.TempDir()
-	copyTo(t, dir, "requirements.txt", "sdk.py")
-	install(t, dir, "python3", "-m", "venv", "venv")
-	install(t, dir, "venv/bin/pip", "install", "--quiet", "--disable-pip-version-check", "-r", "requirements.txt")
-	script(t, dir, "venv/bin/python", "sdk.py", p.url)
+	copyTo(t, dir, "sdk.py")
+	script(t, dir, testenv.Python(t, requirement(t)), "sdk.py", p.url)
 }
 
 func TestInteropOpenAINode(t *testing.T) {
+	t.Parallel()
 	p, dir := upstreamed(t), t.TempDir()
 	copyTo(t, dir, "package.json", "sdk.mjs")
 	install(t, dir, "npm", "install", "--no-audit", "--no-fund", "--silent")

@@ -23,6 +23,7 @@ import (
 // the same jobs, where owners were frozen, thawed (so that they write what no
 // longer counts) and killed in the middle of their answers.
 func TestInteropPythonConsumer(t *testing.T) {
+	t.Parallel()
 	python := testenv.Python(t, "confluent-kafka==2.16.1")
 	d := deploy(t)
 	gateway := d.start("ingest,gateway")

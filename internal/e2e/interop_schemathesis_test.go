@@ -19,6 +19,7 @@ import (
 // run. With PENSTOCK_SCHEMATHESIS_SECONDS it also draws requests at random, and
 // chains of them, for so long.
 func TestInteropSchemathesis(t *testing.T) {
+	t.Parallel()
 	python := testenv.Python(t, "schemathesis==4.32.5")
 	seconds, phases := "120", "examples,coverage"
 	if s := os.Getenv("PENSTOCK_SCHEMATHESIS_SECONDS"); s != "" {

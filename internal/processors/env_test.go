@@ -183,7 +183,7 @@ func (w *world) outputs(ids ...string) map[string]*told {
 
 func (w *world) outputsUntil(enough func(*told) bool, ids ...string) map[string]*told {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(w.t.Context(), 2*time.Minute)
 	defer cancel()
 	tail, err := w.cluster.NewTail(kafka.TailConfig{Topic: w.names.Tokens()})
 	if err != nil {
@@ -244,7 +244,7 @@ type fact struct {
 // facts reads the terminal facts of the jobs topic until every job has one.
 func (w *world) facts(ids ...string) map[string][]fact {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(w.t.Context(), 2*time.Minute)
 	defer cancel()
 	tail, err := w.cluster.NewTail(kafka.TailConfig{Topic: w.names.Jobs()})
 	if err != nil {
@@ -285,7 +285,7 @@ func (w *world) facts(ids ...string) map[string][]fact {
 // committed waits until everything requested so far is committed.
 func (w *world) committed() {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(w.t.Context(), 2*time.Minute)
 	defer cancel()
 	for {
 		behind := 0

@@ -22,7 +22,7 @@ func TestWhatStillRunsAtTheEndOfTheGracePeriodGoesOnElsewhere(t *testing.T) {
 	}
 	heard := w.listen()
 	begun := time.Now()
-	ids := w.endless(60)
+	ids := w.endless(30)
 	w.outputsUntil(func(o *told) bool { return o.NextSeq > 5 }, ids...)
 	stopped := time.Now()
 	a.end(t)
@@ -96,7 +96,7 @@ func TestAPeerThatStandsStillForAWhileLosesNothing(t *testing.T) {
 	}
 	heard := w.listen()
 	begun := time.Now()
-	ids := w.endless(60)
+	ids := w.endless(30)
 	w.outputsUntil(func(o *told) bool { return o.NextSeq > 5 }, ids...)
 	l.freeze()
 	still, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)

@@ -26,7 +26,7 @@ import (
 // patience bounds the wait for anything that a page should do, startup is how
 // long a browser may take to start, on a machine that does other things too.
 const (
-	patience = 20 * time.Second
+	patience = 60 * time.Second
 	startup  = 60 * time.Second
 )
 

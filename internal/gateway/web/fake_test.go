@@ -79,8 +79,8 @@ func (j *fakeJob) script() {
 	case "superseded":
 		started(1)
 		say(1, 10)
-		at += 400 * time.Millisecond // for the test to see both states
-		gap = 400 * time.Millisecond
+		at += time.Second // for the test to see both states
+		gap = time.Second
 		add("superseded", 1, map[string]any{"reason": "the owner was replaced"})
 		gap = 10 * time.Millisecond
 		started(2)

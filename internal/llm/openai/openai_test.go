@@ -280,7 +280,7 @@ func TestADeadlineEndsACallThatStalls(t *testing.T) {
 			last = err
 		}
 		cancel()
-		if !errors.Is(last, context.DeadlineExceeded) || time.Since(began) > 2*time.Second {
+		if !errors.Is(last, context.DeadlineExceeded) || time.Since(began) > 20*time.Second {
 			t.Errorf("%s: %v after %s", model, last, time.Since(began))
 		}
 	}
@@ -292,7 +292,7 @@ func TestAServerThatKeepsTheLineOpenBehindTheEndIsNotWaitedFor(t *testing.T) {
 	if chunks, err := llmtest.Listen(t, p, request("m")); err != nil || content(chunks) != "x" {
 		t.Errorf("%+v, %v", chunks, err)
 	}
-	if took := time.Since(began); took > 2*time.Second {
+	if took := time.Since(began); took > 20*time.Second {
 		t.Errorf("it took %s", took)
 	}
 }
