@@ -22,7 +22,7 @@ func develop(t *testing.T, prefix, upstream string) *process {
 	t.Helper()
 	return spawn(t, "dev", []string{
 		"PENSTOCK_KAFKA=" + testenv.Kafka(t), "PENSTOCK_POSTGRES=" + testenv.Postgres(t), "PENSTOCK_PREFIX=" + prefix,
-		"PENSTOCK_PARTITIONS=4", "PENSTOCK_UPSTREAM=" + upstream, "PENSTOCK_UPSTREAM_KEY=",
+		"PENSTOCK_PARTITIONS=4", "PENSTOCK_UPSTREAM=" + upstream, "PENSTOCK_UPSTREAM_KEY=", "PENSTOCK_LOG_LEVEL=info",
 	}, "dev", "--data", t.TempDir()).ready()
 }
 

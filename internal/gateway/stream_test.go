@@ -114,7 +114,7 @@ func TestASnapshotAndItsTailJoinWithoutASeam(t *testing.T) { //nolint:tparallel 
 			})
 			for range 8 {
 				wg.Go(func() {
-					for range 16 {
+					for range 8 {
 						joinOnce(g, a, want.String())
 					}
 				})

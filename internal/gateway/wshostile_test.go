@@ -131,7 +131,11 @@ func TestAMillionSubscribesFromOneWhoDoesNotRead(t *testing.T) {
 	a := g.author()
 	a.started()
 	c := g.dial()
-	frame := []byte(`{"op":"subscribe","sub":"same","job":"` + a.head.Job + `"}`)
+	if conn, ok := c.conn.NetConn().(*net.TCPConn); ok { // so that what is not read is soon too much
+		g.no(conn.SetReadBuffer(4 << 10))
+	}
+	long := strings.Repeat("x", maxName) // an answer says it again
+	frame := []byte(`{"op":"subscribe","ref":"` + long + `","sub":"` + long + `","job":"` + a.head.Job + `"}`)
 	sent := 0
 	for ; sent < 1_000_000; sent++ { // all but one are refused, and nobody reads it
 		if c.conn.WriteMessage(websocket.TextMessage, frame) != nil {
