@@ -29,7 +29,8 @@ type chunk struct {
 	from, next    int64 // what was read; from is not kept when a part is taken
 	highWatermark int64
 	err           error
-	lane          *lane // that holds its bytes; nil for a fault
+	lane          *lane // that holds its bytes; nil for a fault, and where it is set aside
+	aside         bool  // it is set aside, or was
 	bytes         int
 }
 
@@ -73,7 +74,8 @@ type reader struct {
 	cursors    map[TopicPartition]*cursor
 	ids        map[string][16]byte // of the topics, from the first look or as told
 	lanes      map[int32]*[laneCount]*lane
-	chunks     []*chunk // in order of arrival; bounded by the lanes' bytes
+	chunks     []*chunk // in order of arrival; bounded by the lanes' bytes, and maxAside
+	aside      int      // bytes of chunks that are set aside, or were
 	generation uint64
 	flow       flow // of records that came in
 
@@ -175,36 +177,6 @@ func (r *reader) unfollow(tp TopicPartition) {
 	delete(r.cursors, tp)
 }
 
-// pause keeps a partition from being read; what was fetched ahead is dropped
-// and fetched again after resume.
-func (r *reader) pause(tp TopicPartition) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	c := r.cursors[tp]
-	if c == nil || c.paused {
-		return
-	}
-	if c.stopped { // what waits may be the fault, which nobody tells again
-		c.paused = true
-		return
-	}
-	if r.drop(tp) || c.at != c.next {
-		c.told = false
-	}
-	r.generation++
-	c.generation, c.paused = r.generation, true
-	c.at = c.next
-}
-
-func (r *reader) resume(tp TopicPartition) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if c := r.cursors[tp]; c != nil && c.paused {
-		c.paused = false
-		r.wake(c.leader.broker)
-	}
-}
-
 // drop forgets what waits to be taken of a partition, and what is under way; it
 // tells whether anything waited.
 func (r *reader) drop(tp TopicPartition) bool {
@@ -214,7 +186,7 @@ func (r *reader) drop(tp TopicPartition) bool {
 	kept := r.chunks[:0]
 	for _, ch := range r.chunks {
 		if ch.TopicPartition == tp {
-			ch.give(ch.bytes)
+			r.give(ch)
 			continue
 		}
 		kept = append(kept, ch)
@@ -225,10 +197,14 @@ func (r *reader) drop(tp TopicPartition) bool {
 	return dropped
 }
 
-// give returns bytes to the lane that fetched them.
-func (ch *chunk) give(n int) {
-	ch.bytes -= n
-	if ch.lane != nil && n > 0 {
+// give returns a chunk's bytes to the lane that fetched them.
+func (r *reader) give(ch *chunk) {
+	n := ch.bytes
+	ch.bytes = 0
+	switch {
+	case ch.aside:
+		r.aside -= n
+	case ch.lane != nil && n > 0:
 		ch.lane.bytes -= n
 		signal(ch.lane.wake)
 	}
@@ -242,23 +218,30 @@ func (r *reader) take(limit int) []chunk {
 	var (
 		out   []chunk
 		taken int
-		used  int
+		more  bool
 	)
+	kept := r.chunks[:0]
 	for _, ch := range r.chunks {
+		c := r.cursors[ch.TopicPartition]
+		if ch.aside && c != nil && c.paused {
+			kept = append(kept, ch)
+			continue
+		}
 		if limit > 0 && taken >= limit {
-			break
+			kept, more = append(kept, ch), true
+			continue
 		}
 		part := *ch
 		if room := limit - taken; limit > 0 && len(ch.records) > room {
 			part.records = ch.records[:room:room]
 			part.next = ch.records[room].Offset
 			ch.records = ch.records[room:]
+			kept, more = append(kept, ch), true
 		} else {
-			ch.give(ch.bytes)
-			used++
+			r.give(ch)
 		}
 		taken += len(part.records)
-		if c := r.cursors[ch.TopicPartition]; c != nil && part.err == nil {
+		if c != nil && part.err == nil {
 			c.next = part.next
 		}
 		if len(part.records) > 0 {
@@ -266,12 +249,10 @@ func (r *reader) take(limit int) []chunk {
 		}
 		out = append(out, part)
 	}
-	clear(r.chunks[:used])
-	r.chunks = r.chunks[used:]
-	if len(r.chunks) > 0 {
+	clear(r.chunks[len(kept):])
+	r.chunks = kept
+	if more {
 		signal(r.arrived)
-	} else {
-		r.chunks = nil
 	}
 	return out
 }
@@ -281,8 +262,7 @@ func (r *reader) fault(c *cursor, err error) {
 	c.stopped = true
 	r.c.metrics.faults.WithLabelValues(c.Topic).Inc()
 	r.c.log.Warn("a partition's reading stopped", "topic", c.Topic, "partition", c.Partition, "offset", c.at, "error", err)
-	r.chunks = append(r.chunks, &chunk{TopicPartition: c.TopicPartition, next: c.at, err: err})
-	signal(r.arrived)
+	r.arrive(c, &chunk{TopicPartition: c.TopicPartition, next: c.at, err: err})
 }
 
 // settle takes in what a lane's fetch brought, and tells whether that was
@@ -316,8 +296,7 @@ func (r *reader) settle(l *lane, resp *kmsg.FetchResponse, failure error) (broug
 		}
 		if end := l.session.end(c); end >= 0 && c.at >= end {
 			c.told = true
-			r.chunks = append(r.chunks, &chunk{TopicPartition: c.TopicPartition, from: c.at, next: c.at, highWatermark: end})
-			signal(r.arrived)
+			r.arrive(c, &chunk{TopicPartition: c.TopicPartition, from: c.at, next: c.at, highWatermark: end})
 		}
 	}
 	r.wake(l.broker)
@@ -374,15 +353,17 @@ func (r *reader) receive(l *lane, c *cursor, rp *kmsg.FetchResponseTopicPartitio
 	if d.next == c.at && !c.told {
 		return 0
 	}
-	from := c.at
+	from, n := c.at, len(rp.RecordBatches)
+	if c.paused && r.aside+n > maxAside {
+		c.told = false
+		return 0
+	}
 	c.at = d.next
-	n := len(rp.RecordBatches)
 	l.bytes += n
-	r.chunks = append(r.chunks, &chunk{
+	r.arrive(c, &chunk{
 		TopicPartition: c.TopicPartition, records: d.records, from: from, next: d.next,
 		highWatermark: d.highWatermark, lane: l, bytes: n,
 	})
-	signal(r.arrived)
 	return len(d.records)
 }
 

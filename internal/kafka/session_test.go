@@ -414,3 +414,55 @@ func TestAGroupReadsEachRecordOnceHoweverItIsPaused(t *testing.T) {
 		}
 	})
 }
+
+func TestWhatWasFetchedOfAPausedPartitionIsNotFetchedAgain(t *testing.T) {
+	t.Parallel()
+	onBoth(t, func(g *ground) {
+		const n = 100
+		topic := g.topic("work", 1)
+		tp := kafka.TopicPartition{Topic: topic}
+		p := g.producer(kafka.ProducerConfig{Linger: 100 * time.Millisecond})
+		for i := range n {
+			g.no(p.Go(record(topic, 0, strconv.Itoa(i)), nil))
+		}
+		g.no(p.Flush(g.ctx))
+		cluster, ear := g.listen()
+		gr, err := cluster.NewGroup(kafka.GroupConfig{Group: g.prefix + "group", Topics: []string{topic}, MaxPollRecords: 10})
+		g.no(err)
+		defer gr.Close()
+		var got []string
+		for len(got) < n {
+			poll, err := gr.Poll(g.ctx)
+			g.no(err)
+			for _, rec := range poll.Records {
+				got = append(got, string(rec.Value))
+			}
+			gr.Pause(tp)
+			short, cancel := context.WithTimeout(g.ctx, time.Millisecond)
+			if poll, err := gr.Poll(short); err == nil && len(poll.Records) > 0 {
+				g.Fatalf("a paused partition brought %d records", len(poll.Records))
+			}
+			cancel()
+			gr.Resume(tp)
+		}
+		for i, v := range got {
+			if v != strconv.Itoa(i) {
+				g.Fatalf("record %d is %q", i, v)
+			}
+		}
+		fetches, _ := ear.heardSince(0)
+		from := map[int64]int{}
+		for _, req := range fetches {
+			for _, t := range req.Topics {
+				for _, part := range t.Partitions {
+					from[part.FetchOffset]++
+				}
+			}
+		}
+		for at := range from {
+			if at != 0 && at != n {
+				g.Errorf("offset %d was asked for: what stands there had been fetched", at)
+			}
+		}
+	})
+}
