@@ -166,7 +166,7 @@ func (p *Processor) write(rec *event.Record, written engine.FactWritten) error {
 			p.box.post(settled)
 		}
 	}
-	err := p.out.Go(*rec, done)
+	err := p.out.Later(*rec, done) // nobody waits for it by the millisecond
 	if err != nil && !errors.Is(err, kafka.ErrFull) {
 		done(kafka.Ack{}, err)
 		return nil

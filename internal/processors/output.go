@@ -355,7 +355,7 @@ func (o *output) write(t event.Type, data []byte) (h event.Head, err error) {
 			h.Epoch = epoch
 			value := event.Append(make([]byte, 0, 320+len(data)), &h, data)
 			put := o.out.Go
-			if t == event.OutputDelta && o.transcript.Deltas > 0 { // for the first somebody waits
+			if o.unwatched || t == event.OutputDelta && o.transcript.Deltas > 0 { // for the first somebody waits
 				put = o.out.Later
 			}
 			return put(event.Record{

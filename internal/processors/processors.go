@@ -232,14 +232,19 @@ const stage = "processors"
 // facts and commits.
 const readBackPace = 5 * time.Millisecond
 
-// deltaGather is how long a delta that is not a job's first waits for others'
-// where busyDeltas or more are written a second: one request in place of hundreds.
-const deltaGather = 5 * time.Millisecond
+// gather is how long what nobody waits for by the millisecond waits for others
+// where busyWrites or more of it are written a second: one request in place of
+// hundreds. That are facts, the ends of unwatched jobs, and deltas that are not a
+// job's first.
+const gather = 5 * time.Millisecond
+
+// busyWrites is when records are gathered for that long, by the second.
+const busyWrites = 20_000
 
 func (p *Processor) open() (err error) {
 	names := p.cfg.Names
 	out, err := p.cluster.NewProducer(kafka.ProducerConfig{
-		MaxRecordBytes: p.cfg.MaxTokenBytes, Gather: deltaGather, Busy: busyDeltas,
+		MaxRecordBytes: p.cfg.MaxTokenBytes, Gather: gather, Busy: busyWrites,
 		TopicBytes: map[string]int{names.Jobs(): p.cfg.MaxJobBytes, names.Dead(): p.cfg.MaxDeadBytes},
 	})
 	if err != nil {
