@@ -22,9 +22,21 @@ type nowhere struct {
 	mu     sync.Mutex
 	recs   []event.Record
 	facts  int
+	noting bool
+	later  []event.Type // of those that may wait, while noting
 }
 
-func (n *nowhere) Later(rec event.Record, done func(kafka.Ack, error)) error { return n.Go(rec, done) }
+func (n *nowhere) Later(rec event.Record, done func(kafka.Ack, error)) error {
+	if !n.noting {
+		return n.Go(rec, done)
+	}
+	if v, err := event.ScanHead(rec.Value); err == nil {
+		n.mu.Lock()
+		n.later = append(n.later, v.Type)
+		n.mu.Unlock()
+	}
+	return n.Go(rec, done)
+}
 
 func (n *nowhere) Go(rec event.Record, done func(kafka.Ack, error)) error {
 	n.mu.Lock()
@@ -47,19 +59,7 @@ func (*nowhere) Close()                      {}
 func BenchmarkTask(b *testing.B) {
 	for name, stream := range map[string]bool{"watched": true, "unwatched": false} {
 		b.Run(name, func(b *testing.B) {
-			names := topics.Names{Prefix: "p."}
-			models, err := llm.NewRegistry(nil, simulated.New())
-			if err != nil {
-				b.Fatal(err)
-			}
-			p, err := New(Config{Names: names, Owner: "me", Engine: engine.Config{PulseEvery: 24 * time.Hour, EvictAfter: -1}}, nil, models, slog.New(slog.DiscardHandler), nil)
-			if err != nil {
-				b.Fatal(err)
-			}
-			log := &nowhere{tokens: names.Tokens()}
-			p.out, p.alive, p.commit = log, b.Context(), newCommitter(p)
-			w := &taskWorld{p: p, log: log, lp: engine.LP{Lane: event.Standard}}
-			w.own()
+			w := newTaskWorld(b)
 			const atOnce = 500
 			b.ReportAllocs()
 			left := 0
@@ -75,7 +75,7 @@ func BenchmarkTask(b *testing.B) {
 				left--
 			}
 			b.StopTimer()
-			p.crew.end()
+			w.p.crew.end()
 		})
 	}
 }
@@ -86,6 +86,24 @@ type taskWorld struct {
 	log            *nowhere
 	lp             engine.LP
 	next, position int64
+}
+
+func newTaskWorld(tb testing.TB) *taskWorld {
+	tb.Helper()
+	names := topics.Names{Prefix: "p."}
+	models, err := llm.NewRegistry(nil, simulated.New())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	p, err := New(Config{Names: names, Owner: "me", Engine: engine.Config{PulseEvery: 24 * time.Hour, EvictAfter: -1}}, nil, models, slog.New(slog.DiscardHandler), nil)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	log := &nowhere{tokens: names.Tokens()}
+	p.out, p.alive, p.commit = log, tb.Context(), newCommitter(p)
+	w := &taskWorld{p: p, log: log, lp: engine.LP{Lane: event.Standard}}
+	w.own()
+	return w
 }
 
 // own has the engine own its LP.

@@ -118,3 +118,25 @@ func TestAnUnwatchedJobOfALostOwnerBeginsAgainAndEndsOnce(t *testing.T) {
 		t.Errorf("%q in attempt %d (-want +got):\n%s", o.Text(), o.Attempt, diff)
 	}
 }
+
+func TestOnlyWhatNobodyWaitsForSharesARequest(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		stream bool
+		want   []event.Type
+	}{
+		"watched":   {true, []event.Type{event.JobCompleted}},
+		"unwatched": {false, []event.Type{event.OutputCompleted, event.JobCompleted}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newTaskWorld(t)
+			defer w.p.crew.end()
+			w.log.noting = true
+			w.run(w.requests(1, tt.stream))
+			if diff := cmp.Diff(tt.want, w.log.later); diff != "" {
+				t.Errorf("what may wait (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
