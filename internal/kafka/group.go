@@ -296,8 +296,8 @@ func (g *Group) read() (Poll, bool) {
 	return p, len(p.Records) > 0 || len(p.Faults) > 0
 }
 
-// Pause keeps partitions from being read until Resume. A pause ends when its
-// partition leaves this member.
+// Pause keeps partitions from being read until Resume; what was fetched of them
+// waits, within maxAside. A pause ends when its partition leaves this member.
 func (g *Group) Pause(tps ...TopicPartition) {
 	for _, tp := range tps {
 		g.reader.pause(tp)
