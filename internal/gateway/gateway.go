@@ -153,14 +153,15 @@ func (c *Config) setDefaults() {
 
 // Gateway serves streams of events. Run must be running for it to serve.
 type Gateway struct {
-	cfg     Config
-	log     Log
-	hub     *hub
-	metrics *metrics
-	door    *door
-	sockets *sockets
-	quiets  quiets
-	crew    crew
+	cfg       Config
+	log       Log
+	questions questions
+	hub       *hub
+	metrics   *metrics
+	door      *door
+	sockets   *sockets
+	quiets    quiets
+	crew      crew
 
 	drain    sync.Once
 	draining chan struct{}
@@ -185,6 +186,7 @@ func newGateway(cfg Config, log Log, newTail func(kafka.TailConfig) (Tail, error
 	cfg.setDefaults()
 	g := &Gateway{cfg: cfg, log: log, draining: make(chan struct{}), folding: make(chan struct{}, folds), tasks: map[*task]struct{}{}}
 	g.idle = sync.NewCond(&g.mu)
+	g.questions = questions{ask: g.ask, start: g.start, under: map[asked]*inquiry{}}
 	g.crew.limit = runtime.GOMAXPROCS(0)
 	g.metrics = newMetrics(cfg.Registry, cfg.Logger)
 	g.hub = newHub(&g.cfg, log, newTail, g.metrics)
@@ -280,6 +282,13 @@ func (g *Gateway) cursor(partition int32, next int64, leaderEpoch int32, epochs 
 // patience bounds a question to Kafka or PostgreSQL.
 func (g *Gateway) patience(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, g.cfg.Patience)
+}
+
+// ask asks Kafka for an offset, for a bounded time.
+func (g *Gateway) ask(ctx context.Context, tp kafka.TopicPartition, at kafka.At) (int64, error) {
+	ctx, cancel := g.patience(ctx)
+	defer cancel()
+	return g.log.Offset(ctx, tp, at) //nolint:wrapcheck // whoever asked wraps it
 }
 
 // unavailable makes a fault of what Kafka or PostgreSQL did not answer.

@@ -91,11 +91,11 @@ func (g *Gateway) row(ctx context.Context, tenant, id string) (*job.Resource, er
 	return g.cfg.Rows.Find(ctx, tenant, id) //nolint:wrapcheck // a fault, whose code the callers look at
 }
 
-// offset asks Kafka, for a bounded time.
+// offset asks Kafka, for a bounded time, together with all who ask the same.
 func (g *Gateway) offset(ctx context.Context, tp kafka.TopicPartition, at kafka.At) (int64, error) {
 	actx, cancel := g.patience(ctx)
 	defer cancel()
-	n, err := g.log.Offset(actx, tp, at)
+	n, err := g.questions.offset(actx, tp, at)
 	if err != nil {
 		return 0, unavailable(ctx, fmt.Errorf("ask for an offset of %s: %w", tp, err))
 	}
