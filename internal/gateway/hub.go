@@ -191,7 +191,7 @@ func (h *hub) renew(ctx context.Context, topic cursor.TopicID) error {
 		h.mu.Unlock()
 		return nil
 	}
-	fresh, err := h.newTail(kafka.TailConfig{Topic: h.cfg.Names.Tokens(), TopicID: topic, Pace: tailPace, Busy: busyTail})
+	fresh, err := h.newTail(kafka.TailConfig{Topic: h.cfg.Names.Tokens(), TopicID: topic, Pace: tailPace, Busy: busyTail, Host: true})
 	if err != nil {
 		h.mu.Unlock()
 		return fmt.Errorf("make a tail of %s: %w", h.cfg.Names.Tokens(), err)

@@ -62,6 +62,7 @@ type Cluster struct {
 	identity []kgo.Opt        // of every client
 	unpack   kgo.Decompressor // of whatever is fetched, whichever client does
 	polls    chan *kgo.Client // clients of fetches that wait; nil ones are yet to be made
+	share    share            // of the tails that read partitions together
 
 	mu     sync.Mutex
 	topics map[string]*topicMeta

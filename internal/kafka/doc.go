@@ -18,7 +18,8 @@
 // connection: about a millisecond. So the long poll's length (FetchMaxWait) is
 // in nobody's time to first record. Each lane has a fetch session at its broker:
 // a request names the partitions that changed since the last one, and the answer
-// those that have something new.
+// those that have something new. Tails of one Cluster that follow the same
+// partitions fetch and unpack them once, where they stand at the log's end (share).
 //
 // Who owns what. A Producer and the Cluster may be used from many goroutines. A
 // Group's or a Tail's Poll has one caller; its other methods may be called from

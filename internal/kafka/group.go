@@ -145,7 +145,7 @@ func (c *Cluster) NewGroup(cfg GroupConfig) (*Group, error) {
 		return nil, errors.New("a group has a name and at least one topic")
 	}
 	cfg = cfg.withDefaults()
-	r, err := c.newReader(limitsOf(cfg.FetchMaxWait, cfg.FetchMaxBytes, cfg.Pace, 0))
+	r, err := c.newReader(limitsOf(cfg.FetchMaxWait, cfg.FetchMaxBytes, cfg.Pace, 0), alone)
 	if err != nil {
 		return nil, err
 	}

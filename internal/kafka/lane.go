@@ -182,6 +182,9 @@ func (r *reader) claim(l *lane, cancel context.CancelFunc, earliest time.Time) (
 	limits := r.limits.fetchLimits
 	l.batch, l.parts = l.batch[:0], l.parts[:0]
 	if l.bytes >= int(limits.bytes) {
+		if l.index == 0 { // the second one leaves it the work
+			r.partAll(l.broker)
+		}
 		return limits, false
 	}
 	if first := r.lanes[l.broker][0]; l != first && (!first.busy || first.held) {

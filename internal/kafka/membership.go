@@ -89,7 +89,7 @@ func (g *Group) onCommitsFetched(_ context.Context, client *kgo.Client, resp *km
 
 // onRevoked holds the rebalance until the partitions' reader is done with them.
 func (g *Group) onRevoked(ctx context.Context, _ *kgo.Client, parts map[string][]int32) {
-	gone := g.release(parts, true)
+	gone := g.release(parts, true) //nolint:contextcheck // a reader has a life of its own
 	if len(gone) == 0 {
 		return
 	}
@@ -109,7 +109,7 @@ func (g *Group) onRevoked(ctx context.Context, _ *kgo.Client, parts map[string][
 
 // onLost tells of partitions that are others' already.
 func (g *Group) onLost(_ context.Context, _ *kgo.Client, parts map[string][]int32) {
-	if gone := g.release(parts, false); len(gone) > 0 {
+	if gone := g.release(parts, false); len(gone) > 0 { //nolint:contextcheck // a reader has a life of its own
 		g.push(change{lost: gone})
 	}
 }

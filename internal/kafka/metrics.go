@@ -18,6 +18,7 @@ type metrics struct {
 	bufferBytes prometheus.Gauge
 	ackSeconds  *prometheus.HistogramVec // by topic
 	fetched     *prometheus.CounterVec   // by topic: records read
+	shared      *prometheus.CounterVec   // by topic: of those, records that another tail had fetched
 	fetchErrors *prometheus.CounterVec   // by kind
 	faults      *prometheus.CounterVec   // by topic: partitions that stopped
 }
@@ -44,6 +45,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 		}, []string{"topic"}),
 		fetched:     vec("fetched_records_total", "Records that were read.", "topic"),
+		shared:      vec("shared_records_total", "Of the records that were read, those that another tail of the process had fetched.", "topic"),
 		fetchErrors: vec("fetch_errors_total", "Fetches that failed and were tried again.", "kind"),
 		faults:      vec("partition_faults_total", "Partitions whose reading stopped.", "topic"),
 	}
@@ -51,7 +53,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		return m, nil
 	}
 	for _, c := range []prometheus.Collector{
-		m.produced, m.refused, m.unknown, m.full, m.buffered, m.bufferBytes, m.ackSeconds, m.fetched, m.fetchErrors, m.faults,
+		m.produced, m.refused, m.unknown, m.full, m.buffered, m.bufferBytes, m.ackSeconds, m.fetched, m.shared, m.fetchErrors, m.faults,
 	} {
 		if err := reg.Register(c); err != nil {
 			if _, ok := errors.AsType[prometheus.AlreadyRegisteredError](err); ok {

@@ -17,6 +17,7 @@ func (r *reader) pause(tp TopicPartition) {
 		return
 	}
 	c.paused = true
+	c.part()
 	n := 0
 	for _, ch := range r.chunks {
 		if ch.TopicPartition == tp && !ch.aside {

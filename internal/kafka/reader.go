@@ -29,14 +29,16 @@ type chunk struct {
 	from, next    int64 // what was read; from is not kept when a part is taken
 	highWatermark int64
 	err           error
-	lane          *lane // that holds its bytes; nil for a fault, and where it is set aside
+	lane          *lane // that holds its bytes; nil for a fault, and where it is set aside or was brought
 	aside         bool  // it is set aside, or was
+	brought       bool  // by a host's fetch
 	bytes         int
 }
 
 // cursor is where a followed partition stands.
 type cursor struct {
 	TopicPartition
+	of     *reader
 	id     [16]byte // of the topic, once known
 	next   int64    // the first offset that was not taken
 	at     int64    // the next to fetch, ahead of next by what waits to be taken
@@ -47,21 +49,29 @@ type cursor struct {
 	by      *lane // that fetches it, in this generation
 	fresh   bool  // no fetch has looked at it yet
 	paused  bool
-	stopped bool // by a fault
-	check   bool // epoch and offset have to be looked for in the log
-	ranged  bool // the broker did not have the offset
-	told    bool // that the end was reached
+	stopped bool    // by a fault
+	check   bool    // epoch and offset have to be looked for in the log
+	ranged  bool    // the broker did not have the offset
+	told    bool    // that the end was reached
+	host    *cursor // whose fetches are this one's, too; see share
+	guest   *cursor // the other side of it
 	// generation changes with every jump: what was fetched before it is not
 	// delivered.
 	generation uint64
 }
 
 func (c *cursor) ready() bool {
-	return c.by == nil && !c.paused && !c.stopped && !c.check && !c.ranged && c.leader.broker >= 0
+	return c.by == nil && c.host == nil && c.sound()
+}
+
+// sound tells whether nothing stands in the way of fetching a partition.
+func (c *cursor) sound() bool {
+	return !c.paused && !c.stopped && !c.check && !c.ranged && c.leader.broker >= 0
 }
 
 // reader fetches the partitions that it follows. The lanes and the caretaker
-// are its goroutines; mu guards all that they share.
+// are its goroutines; mu guards all that they share, and is one for all readers of
+// a cluster that may share what they fetch.
 type reader struct {
 	c       *Cluster
 	limits  readLimits
@@ -70,7 +80,7 @@ type reader struct {
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup
 
-	mu         sync.Mutex
+	mu         *sync.Mutex
 	cursors    map[TopicPartition]*cursor
 	ids        map[string][16]byte // of the topics, from the first look or as told
 	lanes      map[int32]*[laneCount]*lane
@@ -78,6 +88,8 @@ type reader struct {
 	aside      int      // bytes of chunks that are set aside, or were
 	generation uint64
 	flow       flow // of records that came in
+	role       role
+	brought    int // bytes that hosts brought and that were not taken yet
 
 	arrived chan struct{} // there is something to take
 	work    chan struct{} // there is something for the caretaker
@@ -104,9 +116,9 @@ func limitsOf(maxWait time.Duration, maxBytes int, pace time.Duration, busy int)
 	}
 }
 
-func (c *Cluster) newReader(limits readLimits) (*reader, error) {
+func (c *Cluster) newReader(limits readLimits, as role) (*reader, error) {
 	r := &reader{
-		c: c, limits: limits,
+		c: c, limits: limits, role: as, mu: new(sync.Mutex),
 		cursors: map[TopicPartition]*cursor{}, ids: map[string][16]byte{}, lanes: map[int32]*[laneCount]*lane{},
 		arrived: make(chan struct{}, 1), work: make(chan struct{}, 1),
 	}
@@ -120,6 +132,10 @@ func (c *Cluster) newReader(limits readLimits) (*reader, error) {
 		}
 	}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
+	if as != alone {
+		r.mu = &c.share.mu
+		c.share.join(r)
+	}
 	r.wg.Go(r.takeCare)
 	return r, nil
 }
@@ -127,6 +143,9 @@ func (c *Cluster) newReader(limits readLimits) (*reader, error) {
 // close ends the goroutines and waits for them.
 func (r *reader) close() {
 	r.cancel()
+	if r.role != alone {
+		r.c.share.leave(r)
+	}
 	r.wg.Wait()
 	for _, cl := range r.clients {
 		cl.Close()
@@ -151,7 +170,7 @@ func (r *reader) follow(tp TopicPartition, from int64, epoch int32) {
 	r.drop(tp)
 	r.generation++
 	c := &cursor{
-		TopicPartition: tp, next: from, at: from, epoch: epoch, check: epoch >= 0,
+		TopicPartition: tp, of: r, next: from, at: from, epoch: epoch, check: epoch >= 0,
 		leader: leader{-1, -1}, fresh: true, generation: r.generation,
 	}
 	if old != nil {
@@ -182,6 +201,7 @@ func (r *reader) unfollow(tp TopicPartition) {
 func (r *reader) drop(tp TopicPartition) bool {
 	if c := r.cursors[tp]; c != nil {
 		c.by = nil
+		c.part()
 	}
 	kept := r.chunks[:0]
 	for _, ch := range r.chunks {
@@ -197,13 +217,16 @@ func (r *reader) drop(tp TopicPartition) bool {
 	return dropped
 }
 
-// give returns a chunk's bytes to the lane that fetched them.
+// give returns a chunk's bytes to where they are counted: with the lane that fetched
+// them, or with what was set aside or brought.
 func (r *reader) give(ch *chunk) {
 	n := ch.bytes
 	ch.bytes = 0
 	switch {
 	case ch.aside:
 		r.aside -= n
+	case ch.brought:
+		r.brought -= n
 	case ch.lane != nil && n > 0:
 		ch.lane.bytes -= n
 		signal(ch.lane.wake)
@@ -260,6 +283,7 @@ func (r *reader) take(limit int) []chunk {
 // fault stops a partition and tells why.
 func (r *reader) fault(c *cursor, err error) {
 	c.stopped = true
+	c.part()
 	r.c.metrics.faults.WithLabelValues(c.Topic).Inc()
 	r.c.log.Warn("a partition's reading stopped", "topic", c.Topic, "partition", c.Partition, "offset", c.at, "error", err)
 	r.arrive(c, &chunk{TopicPartition: c.TopicPartition, next: c.at, err: err})
@@ -268,6 +292,7 @@ func (r *reader) fault(c *cursor, err error) {
 // settle takes in what a lane's fetch brought, and tells whether that was
 // records, and how long the next fetch is to be held back for others.
 func (r *reader) settle(l *lane, resp *kmsg.FetchResponse, failure error) (brought bool, pace time.Duration) {
+	parts := r.unpack(l, resp)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	l.busy, l.held = false, false
@@ -276,14 +301,13 @@ func (r *reader) settle(l *lane, resp *kmsg.FetchResponse, failure error) (broug
 		return false, 0
 	}
 	records := 0
-	for i := range resp.Topics {
-		t := &resp.Topics[i]
-		for j := range t.Partitions {
-			brought = brought || len(t.Partitions[j].RecordBatches) > 0
-			if c := r.cursors[TopicPartition{t.Topic, t.Partitions[j].Partition}]; c != nil && c.by == l {
-				c.by, c.fresh = nil, false
-				records += r.receive(l, c, &t.Partitions[j])
-			}
+	for i := range parts {
+		p := &parts[i]
+		brought = brought || p.bytes > 0
+		if c := r.cursors[p.TopicPartition]; c != nil && c.by == l {
+			c.by, c.fresh = nil, false
+			records += r.receive(l, c, p)
+			r.meet(c)
 		}
 	}
 	for _, c := range l.batch { // what the answer left out has not changed
@@ -297,6 +321,7 @@ func (r *reader) settle(l *lane, resp *kmsg.FetchResponse, failure error) (broug
 		if end := l.session.end(c); end >= 0 && c.at >= end {
 			c.told = true
 			r.arrive(c, &chunk{TopicPartition: c.TopicPartition, from: c.at, next: c.at, highWatermark: end})
+			r.meet(c)
 		}
 	}
 	r.wake(l.broker)
@@ -326,12 +351,12 @@ func (r *reader) unsettled(l *lane, failure error) {
 }
 
 // receive takes in one partition of an answer, and tells how many records it had.
-func (r *reader) receive(l *lane, c *cursor, rp *kmsg.FetchResponseTopicPartition) (records int) {
-	d := r.c.decode(c.Topic, c.at, rp)
+func (r *reader) receive(l *lane, c *cursor, d *unpacked) (records int) {
 	switch {
 	case d.err == nil:
 	case errors.Is(d.err, kerr.OffsetOutOfRange):
 		c.ranged = true
+		c.part()
 		signal(r.work)
 		return 0
 	case passing(d.err):
@@ -353,22 +378,24 @@ func (r *reader) receive(l *lane, c *cursor, rp *kmsg.FetchResponseTopicPartitio
 	if d.next == c.at && !c.told {
 		return 0
 	}
-	from, n := c.at, len(rp.RecordBatches)
-	if c.paused && r.aside+n > maxAside {
+	from := c.at
+	if c.paused && r.aside+d.bytes > maxAside {
 		c.told = false
 		return 0
 	}
 	c.at = d.next
-	l.bytes += n
+	l.bytes += d.bytes
 	r.arrive(c, &chunk{
 		TopicPartition: c.TopicPartition, records: d.records, from: from, next: d.next,
-		highWatermark: d.highWatermark, lane: l, bytes: n,
+		highWatermark: d.highWatermark, lane: l, bytes: d.bytes,
 	})
+	c.bring(d)
 	return len(d.records)
 }
 
 // lost marks a partition whose leader has to be found again.
 func (r *reader) lost(c *cursor) {
+	c.part()
 	c.leader = leader{-1, -1}
 	c.fails++
 	signal(r.work)

@@ -32,9 +32,17 @@ type TailConfig struct {
 	// it is shorter, and below a quarter of it there is none. Default 0: it is
 	// always as long.
 	Busy int
+	// Host lets other tails of the cluster ride along: of a partition that both
+	// follow, and of which both have come to the log's end, they get what this one
+	// fetches, when it does.
+	Host bool
+	// Guest has the tail ride along with one that is a Host. It is for a tail for
+	// which the host's Pace is no matter. Everything else is as if it read alone.
+	Guest bool
 }
 
-// Chunk is what was read of one partition. With Err (ErrTruncated,
+// Chunk is what was read of one partition. Others may have the same records:
+// nobody writes to them. With Err (ErrTruncated,
 // ErrOutOfRange, ErrRecreated, ErrUnknownTopic) the partition has stopped at
 // Next, until it is followed anew.
 type Chunk struct {
@@ -54,7 +62,14 @@ type Tail struct {
 
 // NewTail makes a tail that follows nothing yet.
 func (c *Cluster) NewTail(cfg TailConfig) (*Tail, error) {
-	r, err := c.newReader(limitsOf(cfg.FetchMaxWait, cfg.FetchMaxBytes, cfg.Pace, cfg.Busy))
+	as := alone
+	switch {
+	case cfg.Host:
+		as = hosts
+	case cfg.Guest:
+		as = rides
+	}
+	r, err := c.newReader(limitsOf(cfg.FetchMaxWait, cfg.FetchMaxBytes, cfg.Pace, cfg.Busy), as)
 	if err != nil {
 		return nil, err
 	}
@@ -117,8 +132,8 @@ func (c *Cluster) Feed(ctx context.Context, cfg TailConfig, partition int32, fro
 	if err != nil {
 		return err
 	}
-	defer tail.Close()
-	tail.Follow(partition, from) //nolint:contextcheck // a tail has a life of its own, until Close
+	defer tail.Close()           //nolint:contextcheck // a tail has a life of its own, until Close
+	tail.Follow(partition, from) //nolint:contextcheck // as above
 	for {
 		chunks, err := tail.Poll(ctx)
 		if err != nil {

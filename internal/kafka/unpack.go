@@ -3,8 +3,10 @@ package kafka
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/penstock-io/penstock/internal/event"
 )
@@ -52,4 +54,32 @@ func unread(topic string, partition int32, err error) (rec event.Record, next in
 			large.Offset, large.NextOffset-1, maxUnpacked>>20),
 	}
 	return rec, large.NextOffset, true
+}
+
+// unpacked is one partition of an answer, unpacked.
+type unpacked struct {
+	TopicPartition
+	decoded
+	bytes int // as they came
+}
+
+// unpack unpacks an answer to a lane's fetch. It takes its time, and holds nobody
+// up: a cursor does not move while it is under way.
+func (r *reader) unpack(l *lane, resp *kmsg.FetchResponse) []unpacked {
+	if resp == nil {
+		return nil
+	}
+	var parts []unpacked
+	for i := range resp.Topics {
+		t := &resp.Topics[i]
+		for j := range t.Partitions {
+			rp := &t.Partitions[j]
+			tp := TopicPartition{t.Topic, rp.Partition}
+			k := slices.IndexFunc(l.parts, func(w wanted) bool { return w.TopicPartition == tp })
+			if k >= 0 { // else it was not asked for
+				parts = append(parts, unpacked{tp, r.c.decode(tp.Topic, l.parts[k].offset, rp), len(rp.RecordBatches)})
+			}
+		}
+	}
+	return parts
 }

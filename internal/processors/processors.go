@@ -255,7 +255,7 @@ func (p *Processor) open() (err error) {
 	if p.pulses, err = p.cluster.NewProducer(kafka.ProducerConfig{DeliveryTimeout: pulseLife}); err != nil {
 		return fmt.Errorf("processors: %w", err)
 	}
-	if p.tail, err = p.cluster.NewTail(kafka.TailConfig{Topic: names.Tokens(), Pace: readBackPace}); err != nil {
+	if p.tail, err = p.cluster.NewTail(kafka.TailConfig{Topic: names.Tokens(), Pace: readBackPace, Guest: true}); err != nil {
 		return fmt.Errorf("processors: %w", err)
 	}
 	if p.ctl, err = p.cluster.NewTail(kafka.TailConfig{Topic: names.Control()}); err != nil {
