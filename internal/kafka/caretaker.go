@@ -1,14 +1,26 @@
 package kafka
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // missingTries is how often a topic that is not there is asked for before its
 // partitions are stopped: a deleted topic may be about to come back, and a new
 // one not yet be known everywhere. With backoff it is some three seconds.
 const missingTries = 8
+
+const (
+	// questionsAtOnce bounds the questions about positions in doubt that are under way.
+	questionsAtOnce = 16
+	// questionTimeout bounds one of them; it is asked again.
+	questionTimeout = 5 * time.Second
+)
 
 // takeCare finds leaders, and what became of positions that a broker does not
 // have, until the reader is closed.
@@ -21,7 +33,8 @@ func (r *reader) takeCare() {
 			return
 		}
 		for r.leaderless() || r.doubtful() {
-			if wait := r.findLeaders() || r.resolve(); !wait {
+			leaderless := r.findLeaders() // which keeps nobody else's question waiting
+			if wait := r.resolve() || leaderless; !wait {
 				fails = 0
 				continue
 			}
@@ -120,16 +133,19 @@ func (r *reader) lead(c *cursor, meta *topicMeta) {
 	r.wake(c.leader.broker)
 }
 
-// resolve asks the log about positions in doubt, and tells whether to wait
+// question is a position in doubt, as it was when it was asked about.
+type question struct {
+	cursor     *cursor
+	generation uint64
+	at         int64
+	epoch      int32
+	ranged     bool
+}
+
+// resolve asks the log about positions in doubt, side by side, for one broker's
+// silence is not to be waited for by others' partitions. It tells whether to wait
 // before asking again.
 func (r *reader) resolve() bool {
-	type question struct {
-		cursor     *cursor
-		generation uint64
-		at         int64
-		epoch      int32
-		ranged     bool
-	}
 	var questions []question
 	r.mu.Lock()
 	for _, c := range r.cursors {
@@ -138,33 +154,51 @@ func (r *reader) resolve() bool {
 		}
 	}
 	r.mu.Unlock()
-	again := false
+	var (
+		asked errgroup.Group
+		again atomic.Bool
+	)
+	asked.SetLimit(questionsAtOnce)
 	for _, q := range questions {
-		tp := q.cursor.TopicPartition
-		var err error
-		if q.ranged {
-			err = r.c.outOfRange(r.ctx, tp, q.at)
-		} else {
-			err = r.c.CheckEpoch(r.ctx, tp, q.at, q.epoch)
-		}
-		r.mu.Lock()
-		switch c := q.cursor; {
-		case c.generation != q.generation || r.cursors[tp] != c:
-		case err == nil, errors.Is(err, ErrTruncated), errors.Is(err, ErrOutOfRange):
-			c.check, c.ranged = false, false
-			if err != nil {
-				r.fault(c, err)
-			} else {
-				r.wake(c.leader.broker)
+		asked.Go(func() error {
+			ctx, cancel := context.WithTimeout(r.ctx, questionTimeout)
+			defer cancel()
+			if r.answered(q, r.ask(ctx, q)) {
+				again.Store(true)
 			}
-		case errors.Is(err, ErrUnknownTopic): // let findLeaders tell
-			c.check, c.ranged = c.epoch >= 0, q.ranged
-			r.lost(c)
-			again = true
-		default:
-			again = true
-		}
-		r.mu.Unlock()
+			return nil
+		})
 	}
-	return again
+	_ = asked.Wait()
+	return again.Load()
+}
+
+func (r *reader) ask(ctx context.Context, q question) error {
+	if q.ranged {
+		return r.c.outOfRange(ctx, q.cursor.TopicPartition, q.at)
+	}
+	return r.c.CheckEpoch(ctx, q.cursor.TopicPartition, q.at, q.epoch)
+}
+
+// answered takes in what became of a question, and tells whether it is to be asked
+// again.
+func (r *reader) answered(q question, err error) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch c := q.cursor; {
+	case c.generation != q.generation || r.cursors[c.TopicPartition] != c:
+		return false
+	case err == nil, errors.Is(err, ErrTruncated), errors.Is(err, ErrOutOfRange):
+		c.check, c.ranged = false, false
+		if err != nil {
+			r.fault(c, err)
+		} else {
+			r.wake(c.leader.broker)
+		}
+		return false
+	case errors.Is(err, ErrUnknownTopic): // let findLeaders tell
+		c.check, c.ranged = c.epoch >= 0, q.ranged
+		r.lost(c)
+	}
+	return true
 }
