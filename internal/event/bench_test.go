@@ -55,17 +55,3 @@ func BenchmarkDecodeRequest(b *testing.B) {
 		}
 	}
 }
-
-func BenchmarkDecodeSmallRequest(b *testing.B) {
-	h := goldenHead(JobRequested)
-	h.Attempt, h.Seq, h.Lane, h.Epoch = 0, 0, NoLane, 0
-	rec := Record{Value: Append(nil, &h, []byte(
-		`{"endpoint":"/v1/chat/completions","body":{"model":"sim","messages":[{"role":"user","content":"hello there, how are you doing today?"}]},"stream":false}`))}
-	b.ReportAllocs()
-	b.SetBytes(int64(len(rec.Value)))
-	for b.Loop() {
-		if _, _, err := DecodeRequest(&rec); err != nil {
-			b.Fatal(err)
-		}
-	}
-}

@@ -190,24 +190,16 @@ func readWritten(value []byte) (h Head, r Request, ok bool) {
 		return h, r, false
 	}
 	h = v.Head()
-	if !validYear(h.Time) || ValidateHead(&h) != nil || !r.scan(v.Data) && !r.decode(v.Data) {
+	var w dataWire
+	if !validYear(h.Time) || ValidateHead(&h) != nil || json.Unmarshal(v.Data, &w) != nil {
 		return h, r, false
 	}
+	r = w.request()
 	if r.Endpoint == "" {
 		r.Endpoint = DefaultEndpoint
 	}
 	h.Attempt, h.Seq, h.Lane, h.Epoch = 0, 0, NoLane, 0 // which a request does not have
 	return h, r, r.validate() == nil
-}
-
-// decode reads a request's data as any JSON writer may put it.
-func (r *Request) decode(data []byte) bool {
-	var w dataWire
-	if json.Unmarshal(data, &w) != nil {
-		return false
-	}
-	*r = w.request()
-	return true
 }
 
 func unknown(t Type, v int) bool { return t != JobRequested || v > Version }

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"time"
-
-	"github.com/go-json-experiment/json/jsontext"
 )
 
 // View is a head as ScanHead finds it: the byte slices point into the value.
@@ -280,55 +278,5 @@ func stringEnd(b []byte, pos int) int {
 		if escapes%2 == 0 {
 			return i
 		}
-	}
-}
-
-// scan reads a request's data where it is written as Encode writes it, of no more
-// than endpoint, body and stream, and gives up at the first byte that is not. The
-// body is whatever is one JSON value.
-func (r *Request) scan(b []byte) bool {
-	const endpoint, body, stream = `{"endpoint":`, `"body":`, `,"stream":`
-	if !bytes.HasPrefix(b, []byte(endpoint)) {
-		return false
-	}
-	name, pos, ok := scanString(b, len(endpoint))
-	if !ok || name == nil || !bytes.HasPrefix(b[pos:], []byte(","+body)) {
-		return false
-	}
-	pos += len("," + body)
-	if pos >= len(b) {
-		return false
-	}
-	end := objectEnd(b, pos)
-	if end < 0 {
-		return false
-	}
-	var streams *bool
-	switch string(b[end:]) {
-	case "}":
-	case stream + "true}":
-		streams = new(true)
-	case stream + "false}":
-		streams = new(bool)
-	default:
-		return false
-	}
-	value := jsontext.Value(b[pos:end])
-	if !value.IsValid() {
-		return false
-	}
-	*r = Request{Endpoint: endpointOf(name), Body: bytes.Clone(value), Stream: streams}
-	return true
-}
-
-// endpointOf is a name as a string, without another copy of those that are known.
-func endpointOf(name []byte) string {
-	switch string(name) {
-	case DefaultEndpoint:
-		return DefaultEndpoint
-	case EmbeddingsEndpoint:
-		return EmbeddingsEndpoint
-	default:
-		return string(name)
 	}
 }
