@@ -111,12 +111,16 @@ func (in *intake) hand(ctx context.Context, poll kafka.Poll) error {
 	if poll.Revoked != nil {
 		in.revoke(poll.Revoked)
 	}
+	// A partition's fault stands behind what was read of it.
+	if err := in.records(ctx, poll.Records); err != nil {
+		return err
+	}
 	for _, f := range poll.Faults {
 		if err := in.fault(f); err != nil {
 			return err
 		}
 	}
-	return in.records(ctx, poll.Records)
+	return nil
 }
 
 func (in *intake) lp(tp kafka.TopicPartition) (engine.LP, bool) {

@@ -59,9 +59,10 @@ func (s *share) tenant(name string) *tenant {
 	return t
 }
 
-// leave forgets a tenant that has nothing here, unless there are few.
+// leave forgets a tenant that has nothing here, unless there are few. One that was
+// forgotten may still stand in turns, and its name be another's by then.
 func (s *share) leave(t *tenant) {
-	if t.calls == 0 && t.ready == 0 && len(s.tenants) > idleTenants {
+	if s.tenants[t.name] == t && t.calls == 0 && t.ready == 0 && len(s.tenants) > idleTenants {
 		delete(s.tenants, t.name)
 	}
 }

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -125,6 +126,43 @@ func TestTenantsTakeTurns(t *testing.T) {
 		if n := len(slices.DeleteFunc(slices.Clone(order), func(o string) bool { return o != who })); n != 10 {
 			t.Errorf("%s got %d of the 30 calls behind 600 requests of another's: %s", who, n, strings.Join(order, " "))
 		}
+	}
+}
+
+// A tenant whose requests went with their LP may still stand in turns when it comes
+// back by another: it is one all the same.
+func TestATenantThatComesBackIsOne(t *testing.T) {
+	e, lps, now := owned(t, 6, Config{MaxInFlight: 4, MaxPerTenant: 1, Reserved: none})
+	gone, stays := lps[0], lps[3]
+	next := 0
+	ask := func(lp LP, tenant string) []Start {
+		in := of(tenant, asked(lp, next, 1))
+		next++
+		return slices.Clone(only[Start](e.Step(*now, in)))
+	}
+	var running []Start
+	for i := range 4 {
+		running = append(running, ask(stays, "busy"+strconv.Itoa(i))...)
+	}
+	ask(gone, "a") // waits
+	for i := range idleTenants + 16 {
+		ask(stays, "waits"+strconv.Itoa(i))
+	}
+	e.Step(*now, Lost{gone})
+	for range 5 {
+		ask(stays, "a")
+	}
+	for len(running) > 0 { // those of a last, so that they are under way for long
+		i := slices.IndexFunc(running, func(s Start) bool { return s.Request.Head.Tenant != "a" })
+		s := running[max(i, 0)]
+		running = append(slices.Delete(running, max(i, 0), max(i, 0)+1), endOf(e, *now, s)...)
+		others := func(s Start) bool { return s.Request.Head.Tenant != "a" }
+		if n := len(slices.DeleteFunc(slices.Clone(running), others)); n > 1 {
+			t.Fatalf("it has %d calls, and may have one", n)
+		}
+	}
+	if n := len(e.lanes[stays].entries); n != 0 {
+		t.Errorf("%d requests never got a call", n)
 	}
 }
 
