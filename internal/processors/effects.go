@@ -243,6 +243,9 @@ func (p *Processor) locate(ctx context.Context, f engine.FindEnd) (engine.Locate
 		return err
 	})
 	err := ask.Wait()
+	if err == nil && in.End < f.From {
+		p.log.ErrorContext(ctx, "the token log ends before what was read of it: it has lost its end", "lane", f.Lane.String(), "partition", f.Partition, "end", in.End, "read_to", f.From)
+	}
 	if err == nil && in.End-f.From > shortRestore {
 		in.Jobs, err = p.undone(ctx, f, in.RequestsEnd)
 	}

@@ -43,6 +43,10 @@ func (p *Processor) tokensInput(c *kafka.Chunk) (engine.Input, error) {
 		if gone, ok := errors.AsType[*kafka.OutOfRangeError](c.Err); ok {
 			return engine.TokensGone{Partition: c.Partition, Earliest: gone.Earliest}, nil
 		}
+		if errors.Is(c.Err, kafka.ErrTruncated) {
+			p.log.Error("the token log has lost its end: its partition is read again from its beginning", "partition", c.Partition, "error", c.Err)
+			return engine.TokensCut{Partition: c.Partition}, nil
+		}
 		return nil, c.Err
 	}
 	in := engine.Tokens{Partition: c.Partition, From: c.From, Next: c.Next, Seen: make([]engine.Seen, 0, len(c.Records))}

@@ -84,8 +84,8 @@ func TestARecordThatCannotBeReadIsRefusedByItsDefect(t *testing.T) {
 	if r.Poison != "it unpacks to too much" || r.PoisonPart != "value" {
 		t.Errorf("%+v", r)
 	}
-	_, err := (&Processor{}).tokensInput(&kafka.Chunk{Err: kafka.ErrTruncated})
-	if !errors.Is(err, kafka.ErrTruncated) {
+	_, err := (&Processor{}).tokensInput(&kafka.Chunk{Err: kafka.ErrRecreated})
+	if !errors.Is(err, kafka.ErrRecreated) {
 		t.Error(err)
 	}
 }

@@ -116,7 +116,7 @@ func (in *intake) hand(ctx context.Context, poll kafka.Poll) error {
 		return err
 	}
 	for _, f := range poll.Faults {
-		if err := in.fault(f); err != nil {
+		if err := in.fault(ctx, f); err != nil {
 			return err
 		}
 	}
@@ -167,17 +167,28 @@ func (in *intake) released(lp engine.LP) {
 }
 
 // fault takes a partition that stopped. What retention took is gone, and is
-// told; a topic that is not what it was ends the process.
-func (in *intake) fault(f kafka.PartitionFault) error {
+// told; of a log that lost its end all is taken in again; a topic that is another
+// ends the process.
+func (in *intake) fault(ctx context.Context, f kafka.PartitionFault) error {
 	lp, ok := in.lp(f.TopicPartition)
 	if !ok {
 		return nil
 	}
 	if gone, ok := errors.AsType[*kafka.OutOfRangeError](f.Err); ok {
-		in.p.log.Error("requests expired before anybody ran them: their retention is too short for the backlog",
+		in.p.log.ErrorContext(ctx, "requests expired before anybody ran them: their retention is too short for the backlog",
 			"topic", f.Topic, "partition", f.Partition, "from", gone.Offset, "to", gone.Earliest)
 		in.p.metrics.expired.WithLabelValues(lp.Lane.String()).Add(float64(gone.Earliest - gone.Offset))
 		in.p.box.post(engine.RequestsGone{LP: lp, Earliest: gone.Earliest})
+		return nil
+	}
+	if errors.Is(f.Err, kafka.ErrTruncated) {
+		earliest, err := in.p.cluster.Offset(ctx, f.TopicPartition, kafka.Start())
+		if err != nil {
+			return fmt.Errorf("%s: %w; and where it begins: %w", f.TopicPartition, f.Err, err)
+		}
+		in.p.log.ErrorContext(ctx, "requests have lost their end: all that there are are taken in again, and what has ended does not run",
+			"topic", f.Topic, "partition", f.Partition, "from", earliest, "error", f.Err)
+		in.p.box.post(engine.RequestsCut{LP: lp, Earliest: earliest})
 		return nil
 	}
 	return fmt.Errorf("%s: %w", f.TopicPartition, f.Err)

@@ -190,8 +190,8 @@ func (p *Processor) Ready() error {
 
 // Run works until ctx ends, then starts nothing more, lets what is in flight
 // end within the grace period, and hands over. It returns an error where the
-// log is not what it was (a topic recreated or truncated): whoever starts it
-// anew starts from what is there.
+// log is not what it was (a topic is another): whoever starts it anew starts from
+// what is there.
 func (p *Processor) Run(ctx context.Context) error {
 	live, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()

@@ -69,9 +69,13 @@ func (e *Engine) claim(now time.Time, l *lane) {
 	})
 }
 
-func (e *Engine) located(in Located) {
+func (e *Engine) located(now time.Time, in Located) {
 	l := e.lanes[in.LP]
 	if l == nil || l.gen != in.Gen {
+		return
+	}
+	if l.epoch == 0 && in.End < l.bound.Bound { // the log has lost what was there when that was committed
+		e.forgetBound(now, l)
 		return
 	}
 	l.asked = false

@@ -114,16 +114,20 @@ func (e *Engine) learn(now time.Time, in Input) {
 		e.requests(in)
 	case RequestsGone:
 		e.requestsGone(in)
+	case RequestsCut:
+		e.requestsCut(now, in)
 	case Tokens:
 		e.tokens(now, in)
 	case TokensGone:
 		e.tokensGone(now, in)
+	case TokensCut:
+		e.tokensCut(now, in)
 	case Cancels:
 		e.cancels(in)
 	case ControlGone:
 		e.controlGone(in)
 	case Located:
-		e.located(in)
+		e.located(now, in)
 	case ClaimFailed:
 		e.claimFailed(in)
 	case WriteFailed:
@@ -158,6 +162,8 @@ func (e *Engine) driveTouched(now time.Time, in Input) {
 	case Tokens:
 		e.drivePartition(now, in.Partition)
 	case TokensGone:
+		e.drivePartition(now, in.Partition)
+	case TokensCut:
 		e.drivePartition(now, in.Partition)
 	case interface{ about() LP }:
 		if l := e.lanes[in.about()]; l != nil {

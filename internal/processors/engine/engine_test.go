@@ -330,6 +330,76 @@ func TestMetadataThatIsLostOrGarbageCostsTimeAlone(t *testing.T) {
 	}
 }
 
+// A committed bound behind the log's end is of what the log has lost. The lane is
+// taken all the same, from what there is.
+func TestABoundBehindTheLogsEndIsForgotten(t *testing.T) {
+	text, err := offsets.Metadata{Bound: 1000, Epoch: 3, Done: []offsets.Range{{From: 12, To: 14}}}.Encode(10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lp := LP{event.Standard, 0}
+	for name, learn := range map[string]func(e *Engine, now time.Time) []Effect{
+		"asked where it ends": func(e *Engine, now time.Time) []Effect {
+			return e.Step(now, Located{LP: lp, Gen: e.lanes[lp].gen, End: 3})
+		},
+		"told that it is not there": func(e *Engine, now time.Time) []Effect {
+			return e.Step(now, TokensCut{Partition: 0})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e, now := New(Config{Owner: "me", Lease: time.Second, PulseLease: time.Hour}), time.UnixMilli(1_700_000_000_000)
+			e.Step(now, LeaseRenewed{Sent: now, Member: "m"})
+			e.Step(now, PulseSeen{LP: lp, Epoch: 3, Released: true})
+			e.Step(now, Assigned{LP: lp, Life: 1, Member: "m", Next: 10, Metadata: text})
+			got := learn(e, now)
+			if diff := cmp.Diff([]Follow{{Partition: 0, From: 0}}, only[Follow](got)); diff != "" {
+				t.Error(diff)
+			}
+			if seeks := only[Seek](got); len(seeks) != 1 || seeks[0].Next != 10 {
+				t.Errorf("%v", seeks)
+			}
+			e.Step(now, Tokens{Partition: 0, From: 0, Next: 3, Seen: []Seen{claimSeen(lp, 2, 1, "other")}})
+			now = now.Add(2 * time.Second)
+			var claims []AppendClaim
+			for _, in := range []Input{
+				LeaseRenewed{Sent: now, Member: "m"},
+				Located{LP: lp, Gen: e.lanes[lp].gen, End: 3, RequestsEnd: 20},
+				LeaseRenewed{Sent: now, Member: "m"},
+			} {
+				claims = append(claims, only[AppendClaim](e.Step(now, in))...)
+			}
+			if len(claims) != 1 || claims[0].Epoch <= 3 {
+				t.Fatalf("%+v, and there was an epoch 3", claims)
+			}
+			epoch := claims[0].Epoch
+			e.Step(now, Cancels{Partition: 0})
+			e.Step(now, Tokens{Partition: 0, From: 3, Next: 4, Seen: []Seen{claimSeen(lp, 3, epoch, "me")}})
+			if l := e.lanes[lp]; l.epoch != epoch || !slices.Equal(l.tracker.Above(), []offsets.Range{{From: 12, To: 14}}) {
+				t.Errorf("owned in epoch %d, done above: %v", l.epoch, l.tracker.Above())
+			}
+		})
+	}
+}
+
+func TestRequestsThatLostTheirEndAreTakenInFromTheirBeginning(t *testing.T) {
+	e, lps, now := owned(t, 1, Config{MaxInFlight: 10})
+	lp := lps[0]
+	e.Step(*now, asked(lp, 0, 5))
+	for i := range int64(5) {
+		finish(e, *now, lp, i)
+	}
+	got := e.Step(*now, RequestsCut{LP: lp, Earliest: 2})
+	if seeks := only[Seek](got); len(seeks) != 1 || seeks[0].Next != 2 {
+		t.Errorf("%v", seeks)
+	}
+	if diff := cmp.Diff([]Follow{{Partition: 0, From: 0}}, only[Follow](got)); diff != "" {
+		t.Error(diff) // what has ended is to be found
+	}
+	if shut := only[Shut](got); len(shut) != 1 || e.lanes[lp].tracker.Watermark() != 2 {
+		t.Errorf("%v, watermark %d", shut, e.lanes[lp].tracker.Watermark())
+	}
+}
+
 func TestLanesOfAPartitionShareOneReadingFromTheFurthestBehind(t *testing.T) {
 	e, now := New(Config{Owner: "me"}), time.UnixMilli(1_700_000_000_000)
 	at := func(bound int64) string {

@@ -150,12 +150,16 @@ func (e *Engine) follow(partition int32) {
 // anew takes a LP that is still assigned from the beginning: what this process
 // believes of it may not be what the log says.
 func (e *Engine) anew(now time.Time, old *lane) {
-	e.do(Shut{LP: old.LP, Gen: old.gen})
-	e.unready(old)
-	at := Assigned{LP: old.LP, Life: old.life, Member: old.member, Next: old.tracker.Watermark()}
 	m := old.safeBound()
 	m.Done = slices.Clone(old.tracker.Above())
-	l := e.newLane(at, m)
+	e.restart(now, old, old.tracker.Watermark(), m)
+}
+
+// restart is anew from where it is told.
+func (e *Engine) restart(now time.Time, old *lane, next int64, m offsets.Metadata) {
+	e.do(Shut{LP: old.LP, Gen: old.gen})
+	e.unready(old)
+	l := e.newLane(Assigned{LP: old.LP, Life: old.life, Member: old.member, Next: next}, m)
 	l.covered = max(old.filter.Epochs[old.Lane], e.pulses[old.LP].epoch)
 	l.claimer = fence.NewClaimer(l.covered)
 	l.dirty = old.dirty
@@ -355,6 +359,31 @@ func (e *Engine) tokensGone(now time.Time, in TokensGone) {
 		l.claimer.ReadTo(l.position)
 	}
 	e.follow(in.Partition) // the reading has stopped, also where all lanes are further on
+}
+
+// tokensCut: the token partition has lost its end, and what is remembered of places
+// in it may be of what was lost. It is read from its beginning.
+func (e *Engine) tokensCut(now time.Time, in TokensCut) {
+	for _, l := range e.lanesOf(in.Partition) {
+		if l != nil {
+			e.forgetBound(now, l)
+		}
+	}
+}
+
+// forgetBound takes a LP from the beginning without a bound, as where its metadata
+// are lost.
+func (e *Engine) forgetBound(now time.Time, l *lane) {
+	e.restart(now, l, l.tracker.Watermark(), offsets.Metadata{Done: slices.Clone(l.tracker.Above())})
+}
+
+// requestsCut: a LP's requests have lost their end, and which of them are done is not
+// known by their offsets any more. All that there are are taken in again; of a job
+// that has ended the token log tells.
+func (e *Engine) requestsCut(now time.Time, in RequestsCut) {
+	if l := e.lanes[in.LP]; l != nil {
+		e.restart(now, l, in.Earliest, offsets.Metadata{})
+	}
 }
 
 // memory remembers the newest keys, within a bound.

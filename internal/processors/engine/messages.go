@@ -58,6 +58,17 @@ type TokensGone struct {
 	Earliest  int64
 }
 
+// TokensCut means that the token partition has lost its end: it is shorter than it was.
+type TokensCut struct {
+	Partition int32
+}
+
+// RequestsCut means that a LP's requests have lost their end; they begin at Earliest.
+type RequestsCut struct {
+	LP
+	Earliest int64
+}
+
 // Cancels are records of the control topic, in order and without a gap:
 // [From, Next). Those that are none were passed over.
 type Cancels struct {
@@ -180,8 +191,10 @@ func (Revoked) input()      {}
 func (Lost) input()         {}
 func (Requests) input()     {}
 func (RequestsGone) input() {}
+func (RequestsCut) input()  {}
 func (Tokens) input()       {}
 func (TokensGone) input()   {}
+func (TokensCut) input()    {}
 func (Cancels) input()      {}
 func (ControlGone) input()  {}
 func (Located) input()      {}
