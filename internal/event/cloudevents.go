@@ -2,6 +2,7 @@ package event
 
 import (
 	"strconv"
+	"strings"
 )
 
 // CloudEvents 1.0 in Kafka's binary mode: the attributes are headers with the
@@ -48,4 +49,24 @@ func FactID(h *Head) string {
 		id += "/" + strconv.Itoa(h.Attempt)
 	}
 	return id
+}
+
+// traceparentLength is that of version 00 of W3C Trace Context, in bytes.
+const traceparentLength = 55
+
+// ValidTraceparent tells whether s is a traceparent of W3C Trace Context,
+// version 00, or of a later one that is written the same.
+func ValidTraceparent(s string) bool {
+	if len(s) != traceparentLength || s[2] != '-' || s[35] != '-' || s[52] != '-' {
+		return false
+	}
+	for i := range len(s) {
+		if i == 2 || i == 35 || i == 52 {
+			continue
+		}
+		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return s[:2] != "ff" && strings.Trim(s[3:35], "0") != "" && strings.Trim(s[36:52], "0") != ""
 }

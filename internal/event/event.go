@@ -51,6 +51,17 @@ func (r *Record) Header(key string) []byte {
 	return nil
 }
 
+// Traceparent is the header of W3C Trace Context; nil where there is none, or
+// what is there is none. Whoever may write a request may write any there, and of
+// any size: this one may be written on.
+func (r *Record) Traceparent() []byte {
+	v := r.Header("traceparent")
+	if len(v) != traceparentLength || !ValidTraceparent(string(v)) {
+		return nil
+	}
+	return v
+}
+
 // Type names what an event says.
 type Type string
 

@@ -78,7 +78,7 @@ func (s *Service) draft(tenant string, in *job.Request, traceparent string) (*dr
 	if in.Unwatched {
 		w.request.Stream = new(false)
 	}
-	if validTraceparent(traceparent) {
+	if event.ValidTraceparent(traceparent) {
 		w.traceparent = traceparent
 	}
 	now := s.cfg.Now().UTC().Truncate(time.Millisecond) // what an id can hold
@@ -255,21 +255,4 @@ func away(err error, code fault.Code, message string) *fault.Error {
 	f := fault.Wrap(err, code, "%s", message)
 	f.RetryAfter = awayRetryAfter
 	return f
-}
-
-// validTraceparent tells whether s is a traceparent of W3C Trace Context,
-// version 00, or of a later one that is written the same.
-func validTraceparent(s string) bool {
-	if len(s) != 55 || s[2] != '-' || s[35] != '-' || s[52] != '-' {
-		return false
-	}
-	for i := range len(s) {
-		if i == 2 || i == 35 || i == 52 {
-			continue
-		}
-		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
-			return false
-		}
-	}
-	return s[:2] != "ff" && strings.Trim(s[3:35], "0") != "" && strings.Trim(s[36:52], "0") != ""
 }

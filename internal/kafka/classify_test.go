@@ -24,6 +24,8 @@ func TestOutcomesAreToldApart(t *testing.T) {
 		want    error
 	}{
 		{kerr.MessageTooLarge, true, ErrRefused},
+		{kerr.MessageTooLarge, true, ErrTooLarge},
+		{kerr.RecordListTooLarge, true, ErrTooLarge},
 		{kerr.TopicAuthorizationFailed, true, ErrRefused},
 		{kerr.UnknownTopicOrPartition, true, ErrRefused},
 		{kgo.ErrRecordTimeout, true, ErrRefused},
@@ -37,10 +39,10 @@ func TestOutcomesAreToldApart(t *testing.T) {
 	} {
 		got := p.outcome(&kgo.Record{Topic: "t"}, c.err, c.written)
 		other := ErrRefused
-		if errors.Is(c.want, ErrRefused) {
+		if !errors.Is(c.want, ErrUnknownOutcome) {
 			other = ErrUnknownOutcome
 		}
-		if !errors.Is(got, c.want) || errors.Is(got, other) || !errors.Is(got, c.err) {
+		if !errors.Is(got, c.want) || errors.Is(got, ErrUnknownOutcome) == errors.Is(got, ErrRefused) || errors.Is(got, other) || !errors.Is(got, c.err) {
 			t.Errorf("%v, written %v: %v, want %v", c.err, c.written, got, c.want)
 		}
 	}

@@ -18,6 +18,9 @@ var (
 	ErrUnknownOutcome = errors.New("the record may be in the log or not")
 	// ErrRefused says that a record is surely not in the log.
 	ErrRefused = errors.New("the record is not in the log")
+	// ErrTooLarge says that a record is refused (ErrRefused) for its size: more
+	// than its topic takes, today and whoever writes it.
+	ErrTooLarge = errors.New("it is larger than the topic takes")
 	// ErrFull says that the producer's buffer is full: nothing was taken.
 	ErrFull = errors.New("the producer's buffer is full")
 	// ErrMetadataTooLarge says that commit metadata is over MaxMetadataBytes.

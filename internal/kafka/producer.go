@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/penstock-io/penstock/internal/event"
@@ -231,7 +232,8 @@ func worst(errs []error) error {
 
 // Go appends a record without waiting. Where it returns nil, done is called
 // once, from a goroutine of the client, and must not block; done may be nil.
-// ErrFull says that nothing was taken; a record that is too large is ErrRefused.
+// ErrFull says that nothing was taken; a record that is too large is ErrRefused
+// and ErrTooLarge.
 func (p *Producer) Go(rec event.Record, done func(Ack, error)) error {
 	return p.start(&rec, false, done)
 }
@@ -329,6 +331,9 @@ func (p *Producer) inTime(tp TopicPartition, done func(Ack, error)) func(Ack, er
 func (p *Producer) outcome(kr *kgo.Record, err error, written bool) error {
 	where := TopicPartition{kr.Topic, kr.Partition}
 	switch {
+	case errors.Is(err, kerr.MessageTooLarge), errors.Is(err, kerr.RecordListTooLarge):
+		p.metrics.refused.WithLabelValues(kr.Topic).Inc()
+		return fmt.Errorf("%s: %w: %w: %w", where, ErrRefused, ErrTooLarge, err)
 	case refusal(err):
 		p.metrics.refused.WithLabelValues(kr.Topic).Inc()
 		return fmt.Errorf("%s: %w: %w", where, ErrRefused, err)
@@ -349,8 +354,8 @@ func (p *Producer) check(rec *event.Record) error {
 	n := size(rec) + recordOverhead + headerOverhead*len(rec.Headers)
 	if n > limit {
 		p.metrics.refused.WithLabelValues(rec.Topic).Inc()
-		return fmt.Errorf("%s: %w: %d bytes are over the topic's limit of %d",
-			TopicPartition{rec.Topic, rec.Partition}, ErrRefused, n, limit)
+		return fmt.Errorf("%s: %w: %w: %d bytes are over its limit of %d",
+			TopicPartition{rec.Topic, rec.Partition}, ErrRefused, ErrTooLarge, n, limit)
 	}
 	if rec.Topic == "" || rec.Partition < 0 {
 		return fmt.Errorf("%w: a record names its topic and partition, not %q/%d", ErrRefused, rec.Topic, rec.Partition)

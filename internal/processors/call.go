@@ -15,6 +15,7 @@ import (
 	"github.com/penstock-io/penstock/internal/event"
 	"github.com/penstock-io/penstock/internal/fault"
 	"github.com/penstock-io/penstock/internal/job"
+	"github.com/penstock-io/penstock/internal/kafka"
 	"github.com/penstock-io/penstock/internal/llm"
 	"github.com/penstock-io/penstock/internal/processors/engine"
 	"github.com/penstock-io/penstock/internal/telemetry"
@@ -67,9 +68,12 @@ func (p *Processor) run(c *call) {
 	if !in.Found {
 		o := p.output(c.gate, &c.Start, said)
 		o.span = span
-		o.traceparent = cmp.Or(span.Traceparent(), string(c.Request.Record.Header("traceparent")))
+		o.traceparent = cmp.Or(span.Traceparent(), string(c.Request.Record.Traceparent()))
 		defer o.close()
 		retry, err := p.answer(c, o)
+		if errors.Is(err, kafka.ErrTooLarge) {
+			retry, err = nil, p.outgrown(c, o, err)
+		}
 		switch {
 		case err != nil:
 			p.brokenOff(c, err)
@@ -95,11 +99,20 @@ func (p *Processor) brokenOff(c *call, err error) {
 	p.box.post(engine.WriteFailed{LP: c.LP, Gen: c.Gen})
 }
 
+// outgrown ends a job of which an event is larger than the log takes. Our bounds
+// are there for it never to be so; where one is missing this is the job's end,
+// and not its partition's, whose every owner would come to the same event anew.
+func (p *Processor) outgrown(c *call, o *output, err error) error {
+	p.log.ErrorContext(c.ctx, "an output is larger than the log takes: its job fails", "job", o.head.Job, "error", err)
+	o.clear()
+	return o.fail(fault.Wrap(err, fault.Internal, "a part of the answer is larger than the log takes: %d bytes at most", o.limits.event))
+}
+
 func (p *Processor) output(g *gate, s *engine.Start, t *job.Transcript) *output {
 	h := s.Request.Head
 	h.Lane, h.Attempt = s.Lane, max(t.Attempt, 1)
 	o := &output{
-		gate: g, out: p.out, topic: p.tokens, key: s.Request.Record.Key, head: h,
+		gate: g, out: p.out, topic: p.tokens, key: keyOf(&h), head: h,
 		now: p.now, coalesce: p.cfg.coalesce(), limits: p.cfg.limits(), transcript: *t, found: t.NextSeq, ctx: g.ctx,
 		unwatched: !s.Request.Data.Streams(), started: t.Started,
 	}
@@ -239,20 +252,51 @@ func (o *output) chunk(c *llm.Chunk, end *event.Completed) error {
 		Index: c.Index, Content: c.Content, Reasoning: c.Reasoning, Refusal: c.Refusal,
 		ToolCalls: c.ToolCalls, Logprobs: c.Logprobs, Embedding: c.Embedding,
 	}
-	if c.FinishReason != "" && !slices.ContainsFunc(end.Choices, func(e event.Choice) bool { return e.Index == c.Index }) {
-		end.Choices = append(end.Choices, event.Choice{Index: c.Index, FinishReason: c.FinishReason})
+	if c.FinishReason != "" || !silent(&d) {
+		if err := o.acceptable(&d); err != nil {
+			return o.fail(err)
+		}
 	}
-	if c.Usage != nil {
-		u := event.Usage(*c.Usage)
-		end.Usage = &u
-	}
-	if d.Content == "" && d.Reasoning == "" && plain(&d) {
-		return nil
-	}
-	if err := o.acceptable(&d); err != nil {
+	if err := o.conclude(c, end); err != nil {
 		return o.fail(err)
 	}
+	if silent(&d) {
+		return nil
+	}
 	return o.delta(&d)
+}
+
+// maxFinishBytes bounds a choice's finish reason, and maxDetailsBytes each of a
+// usage's details, so that an answer's end fits into a record of the token topic,
+// with all that may be held, and the job's fact into one of its own.
+const (
+	maxFinishBytes  = 256
+	maxDetailsBytes = 8 << 10
+)
+
+// conclude keeps what a piece says of the answer's end. Its index is known to be
+// a choice's.
+func (o *output) conclude(c *llm.Chunk, end *event.Completed) error {
+	if c.FinishReason != "" && c.Embedding != nil {
+		return fault.New(fault.ProviderError, "the provider sent a finish reason with a vector, which has none")
+	}
+	if len(c.FinishReason) > maxFinishBytes {
+		return fault.New(fault.ProviderError, "the provider sent a finish reason of %d bytes: %d at most", len(c.FinishReason), maxFinishBytes)
+	}
+	if c.FinishReason != "" && !slices.ContainsFunc(end.Choices, func(e event.Choice) bool { return e.Index == c.Index }) {
+		choice := event.Choice{Index: c.Index, FinishReason: c.FinishReason}
+		end.Choices = append(end.Choices, choice)
+		o.note(len(event.Encode(choice)))
+	}
+	if c.Usage == nil {
+		return nil
+	}
+	u := event.Usage(*c.Usage)
+	if n := max(len(u.PromptTokensDetails), len(u.CompletionTokensDetails)); n > maxDetailsBytes {
+		return fault.New(fault.ProviderError, "the provider sent details of the usage of %d bytes: %d at most", n, maxDetailsBytes)
+	}
+	end.Usage = &u
+	return nil
 }
 
 // acceptable tells what a provider may not send: what is no delta, or what the
@@ -270,11 +314,13 @@ func (o *output) acceptable(d *event.Delta) error {
 			return fault.New(fault.ProviderError, "the provider sent a delta that is none: %v", err)
 		}
 	}
-	const escaped = 6 // bytes that one byte takes at most
-	if len(d.ToolCalls)+len(d.Logprobs)+len(d.Embedding)+escaped*len(d.Refusal) > o.limits.event-margin {
+	if d.Embedding != nil && (text(d) > 0 || d.ToolCalls != nil || d.Logprobs != nil) {
+		return fault.New(fault.ProviderError, "the provider sent a vector and a choice's words in one piece")
+	}
+	if raw(d) > o.limits.event-margin { // text is cut, and this cannot be
 		return fault.New(fault.ProviderError, "the provider sent a piece that is larger than the log takes: %d bytes at most", o.limits.event)
 	}
-	next := len(d.Content) + len(d.Reasoning) + len(d.Refusal) + len(d.ToolCalls) + len(d.Logprobs) + len(d.Embedding)
+	next := text(d) + raw(d)
 	if next > margin/2/escaped {
 		next = len(event.AppendDelta(nil, d))
 	}

@@ -3,11 +3,13 @@ package processors
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/penstock-io/penstock/internal/event"
+	"github.com/penstock-io/penstock/internal/fault"
 	"github.com/penstock-io/penstock/internal/kafka"
 	"github.com/penstock-io/penstock/internal/processors/engine"
 )
@@ -144,6 +146,30 @@ func keyOf(h *event.Head) []byte {
 	return []byte(h.Job)
 }
 
+// lesser makes of a terminal fact that its topic does not take for its size one
+// that it takes: it says how the job ended, and nothing of what was said, which
+// stands on the token topic. An answer of which nothing is kept is a failed job's.
+// Our bounds are there for it never to be needed; without it every owner would
+// come to the same fact anew, and its partition would stand still.
+func lesser(rec *event.Record, limit int) (event.Record, bool) {
+	v, err := event.ScanHead(rec.Value)
+	if err != nil || !v.Type.Terminal() {
+		return event.Record{}, false
+	}
+	h, data := v.Head(), event.Encode(event.Cancelled{})
+	if h.Type != event.JobCancelled {
+		h.Type = event.JobFailed
+		data = event.Encode(event.Failed{Code: string(fault.Internal), Message: fmt.Sprintf(
+			"the job ended as %s, but what is to be kept of it takes %d bytes, and %d are kept at most: its output stands on the token topic alone",
+			v.Type, len(rec.Value), limit)})
+	}
+	less := event.Record{
+		Topic: rec.Topic, Partition: rec.Partition, Key: rec.Key, Time: rec.Time, Value: event.Append(nil, &h, data),
+		Headers: event.CloudEvents(&h, event.FactID(&h), string(rec.Traceparent())),
+	}
+	return less, len(less.Value) < len(rec.Value)
+}
+
 // settle writes a record, and tells the engine when Kafka has it. A settlement
 // of offset -1 is told nobody.
 func (p *Processor) settle(rec event.Record, written engine.FactWritten) {
@@ -167,6 +193,12 @@ func (p *Processor) write(rec *event.Record, written engine.FactWritten) error {
 		}
 	}
 	err := p.out.Later(*rec, done) // nobody waits for it by the millisecond
+	if errors.Is(err, kafka.ErrTooLarge) && topic == p.jobs {
+		if less, ok := lesser(rec, p.cfg.limits().fact); ok {
+			p.log.Error("a job's fact is larger than its topic takes: it is written without what was said", "partition", partition, "error", err)
+			return p.write(&less, written)
+		}
+	}
 	if err != nil && !errors.Is(err, kafka.ErrFull) {
 		done(kafka.Ack{}, err)
 		return nil

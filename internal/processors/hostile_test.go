@@ -47,7 +47,14 @@ func (p *taken) Go(rec event.Record, done func(kafka.Ack, error)) error {
 // were written, and the last event's data.
 func answered(t *testing.T, limit int, stream func(yield func(llm.Chunk, error) bool)) ([]event.Type, string) {
 	t.Helper()
-	out := &taken{}
+	types, last, _ := answeredAndRead(t, limit, stream)
+	return types, last
+}
+
+// answeredAndRead is answered, and returns what a reader has of the events too.
+func answeredAndRead(t *testing.T, limit int, stream func(yield func(llm.Chunk, error) bool)) ([]event.Type, string, *job.Transcript) {
+	t.Helper()
+	out, read := &taken{}, &job.Transcript{}
 	p := &Processor{
 		cfg: Config{MaxJobBytes: limit, MaxTokenBytes: 1 << 20}.withDefaults(), models: hostile{stream},
 		log: slog.New(slog.DiscardHandler), now: time.Now,
@@ -75,12 +82,15 @@ func answered(t *testing.T, limit int, stream func(yield func(llm.Chunk, error) 
 			t.Fatal(err)
 		}
 		types, last = append(types, v.Type), string(v.Data)
+		if err := read.Apply(&v); err != nil {
+			t.Error(err)
+		}
 	}
 	_, fact := o.transcript.Fact()
 	if limit > 0 && len(fact) > limit {
 		t.Errorf("the fact takes %d bytes, and %d is the most", len(fact), limit)
 	}
-	return types, last
+	return types, last, read
 }
 
 func TestWhatAProviderMayNotSendFailsItsJobAlone(t *testing.T) {
@@ -100,6 +110,28 @@ func TestWhatAProviderMayNotSendFailsItsJobAlone(t *testing.T) {
 		}, fault.ProviderError},
 		"a piece larger than a record": {func(yield func(llm.Chunk, error) bool) {
 			yield(llm.Chunk{Logprobs: []byte(`"` + strings.Repeat("a", 2<<20) + `"`)}, nil)
+		}, fault.ProviderError},
+		"logprobs larger than a record beside text": {func(yield func(llm.Chunk, error) bool) {
+			yield(llm.Chunk{Content: "x", Logprobs: []byte(`{"content":["` + strings.Repeat("a", 2<<20) + `"]}`)}, nil)
+		}, fault.ProviderError},
+		"a vector and text": {func(yield func(llm.Chunk, error) bool) {
+			yield(llm.Chunk{Index: 1000, Content: big, Embedding: []byte(`[1]`)}, nil)
+		}, fault.ProviderError},
+		"a vector and a finish reason": {func(yield func(llm.Chunk, error) bool) {
+			yield(llm.Chunk{Index: 1000, FinishReason: "stop", Embedding: []byte(`[1]`)}, nil)
+		}, fault.ProviderError},
+		"a finish reason as long as a book": {func(yield func(llm.Chunk, error) bool) {
+			yield(llm.Chunk{Content: "x", FinishReason: strings.Repeat("a", 2<<20)}, nil)
+		}, fault.ProviderError},
+		"the end of no choice": {func(yield func(llm.Chunk, error) bool) {
+			yield(llm.Chunk{Index: -1, FinishReason: "stop"}, nil)
+		}, fault.ProviderError},
+		"more ends than choices": {func(yield func(llm.Chunk, error) bool) {
+			for i := 0; yield(llm.Chunk{Index: i, FinishReason: "stop"}, nil); i++ {
+			}
+		}, fault.ProviderError},
+		"a usage as long as a book": {func(yield func(llm.Chunk, error) bool) {
+			yield(llm.Chunk{Content: "x", Usage: &llm.Usage{PromptTokensDetails: []byte(`{"a":"` + strings.Repeat("a", 2<<20) + `"}`)}}, nil)
 		}, fault.ProviderError},
 		"an answer without end": {func(yield func(llm.Chunk, error) bool) {
 			for yield(llm.Chunk{Content: "on and on "}, nil) {
@@ -122,6 +154,49 @@ func TestWhatAProviderMayNotSendFailsItsJobAlone(t *testing.T) {
 				t.Errorf("%.200s; want %s", last, tc.code)
 			}
 		})
+	}
+}
+
+// What fits into no record of the token topic as it comes is several events,
+// each of which does, and a reader has all of it.
+func TestAPieceThatIsLargerThanARecordIsCutAndNothingOfItIsLost(t *testing.T) {
+	worst := func(kib int) string { return strings.Repeat("\x01", kib<<10) }
+	for name, c := range map[string]llm.Chunk{
+		"text and thinking":         {Content: worst(120), Reasoning: worst(120)},
+		"text, thinking, a refusal": {Content: worst(60), Reasoning: worst(60), Refusal: worst(60)},
+		"a long refusal":            {Refusal: worst(300)},
+		"text beside logprobs":      {Content: strings.Repeat("a", 100<<10), Logprobs: []byte(`{"content":["` + strings.Repeat("a", 980<<10) + `"]}`)},
+		"text beside a tool call": {Content: worst(100), Reasoning: worst(1), ToolCalls: []byte(
+			`[{"index":0,"id":"a","type":"function","function":{"name":"f","arguments":"` + strings.Repeat("a", 900<<10) + `"}}]`)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var whole job.Transcript
+			d := event.Delta{Content: c.Content, Reasoning: c.Reasoning, Refusal: c.Refusal, ToolCalls: c.ToolCalls, Logprobs: c.Logprobs}
+			if err := whole.Say(&d); err != nil {
+				t.Fatal(err)
+			}
+			types, _, read := answeredAndRead(t, 8<<20, func(yield func(llm.Chunk, error) bool) { yield(c, nil) })
+			if len(types) < 4 || types[len(types)-1] != event.OutputCompleted {
+				t.Errorf("%v", types)
+			}
+			if !slices.Equal(event.Encode(event.Fact{Output: read.Output()}), event.Encode(event.Fact{Output: whole.Output()})) {
+				t.Errorf("a reader has another answer than the provider gave")
+			}
+		})
+	}
+}
+
+// The longest end that a provider may send fits.
+func TestTheLongestFinishReasonsOfAllChoicesFit(t *testing.T) {
+	types, last := answered(t, 1<<20, func(yield func(llm.Chunk, error) bool) {
+		details := []byte(`{"a":"` + strings.Repeat("a", maxDetailsBytes-8) + `"}`)
+		for i := range 128 {
+			yield(llm.Chunk{Index: i, FinishReason: strings.Repeat("\x01", maxFinishBytes)}, nil)
+		}
+		yield(llm.Chunk{Usage: &llm.Usage{PromptTokensDetails: details, CompletionTokensDetails: details}}, nil)
+	})
+	if types[len(types)-1] != event.OutputCompleted || len(last)+maxHeld > 1<<20-margin {
+		t.Errorf("%v, with %d bytes", types, len(last))
 	}
 }
 

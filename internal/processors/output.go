@@ -87,6 +87,9 @@ const margin = 32 << 10
 // record of the token topic whatever escaping makes of it.
 const maxDeltaBytes = 128 << 10
 
+// escaped is how many bytes of JSON one byte of text takes at most.
+const escaped = 6
+
 // maxHeld bounds what is held of an unwatched job, in bytes of JSON; one that
 // says more is written as a watched one from there on. It fits into a record of
 // the token topic.
@@ -190,17 +193,39 @@ func (o *output) flush() error {
 	if !o.unwatched {
 		o.flushedAt = o.now()
 	}
-	for len(d.Content) > maxDeltaBytes || len(d.Reasoning) > maxDeltaBytes {
+	for !o.fits(&d) {
 		part := event.Delta{Index: d.Index}
-		part.Reasoning, d.Reasoning = cut(d.Reasoning)
-		if part.Reasoning == "" {
+		switch {
+		case d.Reasoning != "":
+			part.Reasoning, d.Reasoning = cut(d.Reasoning)
+		case d.Content != "":
 			part.Content, d.Content = cut(d.Content)
+		default:
+			part.Refusal, d.Refusal = cut(d.Refusal)
 		}
 		if err := o.say(&part); err != nil {
 			return err
 		}
 	}
+	if silent(&d) {
+		return nil
+	}
 	return o.say(&d)
+}
+
+// text is how much text there is in a delta, and raw how much that is not text
+// and cannot be cut, in bytes.
+func text(d *event.Delta) int { return len(d.Content) + len(d.Reasoning) + len(d.Refusal) }
+
+func raw(d *event.Delta) int { return len(d.ToolCalls) + len(d.Logprobs) + len(d.Embedding) }
+
+// silent tells whether a delta says nothing.
+func silent(d *event.Delta) bool { return d.Content == "" && d.Reasoning == "" && plain(d) }
+
+// fits tells whether a delta is one event: else text is to be taken off it.
+func (o *output) fits(d *event.Delta) bool {
+	n := text(d)
+	return n == 0 || n <= maxDeltaBytes && raw(d)+escaped*n <= o.limits.event-margin
 }
 
 // begin writes output.started, where it is not written.
@@ -323,6 +348,25 @@ func withDeltas(data []byte, deltas [][]byte, size int) []byte {
 		out = append(out, d...)
 	}
 	return append(out, ']', '}')
+}
+
+// clear forgets what waits and what is held, and that an event was refused for
+// its size: it had no seq, so that the output can still end.
+func (o *output) clear() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.pending, o.waiting = event.Delta{}, false
+	o.held, o.heldBytes = nil, 0
+	if errors.Is(o.err, kafka.ErrTooLarge) {
+		o.err = nil
+	}
+}
+
+// note counts what the job's fact will have beside its deltas, in bytes.
+func (o *output) note(n int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.said += n
 }
 
 // saidBytes is about how large the job's fact will be.

@@ -16,7 +16,7 @@ func (p *Processor) span(ctx context.Context, s *engine.Start) (context.Context,
 	rec := &s.Request.Record
 	return p.cfg.Traces.Process(ctx, telemetry.Message{
 		Topic: rec.Topic, Partition: rec.Partition, Offset: rec.Offset, Group: p.cfg.Group, Job: s.Request.Head.Job,
-		Traceparent: string(rec.Header("traceparent")), Tracestate: string(rec.Header("tracestate")),
+		Traceparent: string(rec.Traceparent()), Tracestate: string(rec.Header("tracestate")),
 	})
 }
 

@@ -299,7 +299,7 @@ func (e *Engine) output(l *lane, v *event.View, offset, epochBefore int64) {
 		}
 		h := v.Head()
 		h.Type = event.JobStarted
-		e.do(AppendFact{LP: l.LP, Gen: l.gen, Offset: -1, Head: h, Data: v.Data, Traceparent: en.Record.Header("traceparent")})
+		e.do(AppendFact{LP: l.LP, Gen: l.gen, Offset: -1, Head: h, Data: v.Data, Traceparent: en.Record.Traceparent()})
 		return
 	}
 	e.keyBuf = append(append(append(e.keyBuf[:0], v.Tenant...), jobKeyMark), v.Job...)

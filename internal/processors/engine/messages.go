@@ -297,7 +297,7 @@ type AppendFact struct {
 	Offset      int64 // of the request that it settles; -1: it settles none
 	Head        event.Head
 	Data        []byte
-	Traceparent []byte // the request's; nil: none
+	Traceparent []byte // the request's, of W3C Trace Context; nil: none
 }
 
 // Bury writes a poisonous record to the dead topic. FactWritten follows.

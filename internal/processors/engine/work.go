@@ -223,7 +223,7 @@ func (e *Engine) settle(en *entry) {
 	en.written = true
 	h := en.Head
 	h.Type, h.V, h.Time, h.Attempt, h.Lane = en.fact, event.Version, en.at, en.attempt, en.lane.Lane
-	e.do(AppendFact{LP: en.lane.LP, Gen: en.lane.gen, Offset: en.Offset, Head: h, Data: en.data, Traceparent: en.Record.Header("traceparent")})
+	e.do(AppendFact{LP: en.lane.LP, Gen: en.lane.gen, Offset: en.Offset, Head: h, Data: en.data, Traceparent: en.Record.Traceparent()})
 	en.data = nil
 }
 
