@@ -284,9 +284,8 @@ func (o *output) conclude(c *llm.Chunk, end *event.Completed) error {
 		return fault.New(fault.ProviderError, "the provider sent a finish reason of %d bytes: %d at most", len(c.FinishReason), maxFinishBytes)
 	}
 	if c.FinishReason != "" && !slices.ContainsFunc(end.Choices, func(e event.Choice) bool { return e.Index == c.Index }) {
-		choice := event.Choice{Index: c.Index, FinishReason: c.FinishReason}
-		end.Choices = append(end.Choices, choice)
-		o.note(len(event.Encode(choice)))
+		end.Choices = append(end.Choices, event.Choice{Index: c.Index, FinishReason: c.FinishReason})
+		o.note(escaped * len(c.FinishReason))
 	}
 	if c.Usage == nil {
 		return nil
