@@ -224,6 +224,9 @@ func (in *intake) records(ctx context.Context, recs []event.Record) error {
 // decode makes a Request of a record; one that cannot be run says why.
 func decode(rec *event.Record) *engine.Request {
 	r := &engine.Request{Offset: rec.Offset, Time: rec.Time, Bytes: len(rec.Key) + len(rec.Value), Record: *rec}
+	for i := range rec.Headers {
+		r.Bytes += len(rec.Headers[i].Key) + len(rec.Headers[i].Value)
+	}
 	head, data, err := event.DecodeRequest(rec)
 	switch {
 	case err == nil:

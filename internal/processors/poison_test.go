@@ -127,6 +127,14 @@ func TestNoPoisonStopsItsPartition(t *testing.T) {
 	r.end(t)
 }
 
+// A record is kept whole in the window while it waits, so all of it counts.
+func TestTheWindowCountsARequestsKeyAndHeadersToo(t *testing.T) {
+	r := decode(&event.Record{Key: []byte("key"), Value: []byte("value"), Headers: []event.Header{{Key: "h1", Value: []byte("12345")}, {Key: "h2"}}})
+	if want := 3 + 5 + 7 + 2; r.Bytes != want {
+		t.Errorf("%d bytes, want %d", r.Bytes, want)
+	}
+}
+
 // letters reads the dead topic.
 func (w *world) letters() (found []event.DeadLetter) {
 	w.t.Helper()
