@@ -30,8 +30,9 @@ type ServerConfig struct {
 }
 
 // maxUnsent bounds what the system keeps of a connection's output before it is on
-// its way, in bytes.
-const maxUnsent = 128 << 10
+// its way, in bytes. A full one is written to again only when half of it is free, so
+// it is also what a slow client has to take before that shows.
+const maxUnsent = 16 << 10
 
 // maxHeader bounds a request's head, in bytes.
 const maxHeader = 64 << 10

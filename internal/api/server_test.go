@@ -212,8 +212,9 @@ func TestTheSystemKeepsLittleForOneWhoDoesNotRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	send(t, conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-	// What the client's side takes comes on top, and a last write in whole.
-	if n := <-took; n > 2*maxUnsent {
+	// What the client's side takes comes on top, and a last write in whole. Without the
+	// bound it is megabytes.
+	if n := <-took; n > maxUnsent+(128<<10) {
 		t.Errorf("%d bytes were taken for one who does not read", n)
 	}
 }

@@ -70,24 +70,23 @@ func (c *sse) head() {
 	c.w.WriteHeader(http.StatusOK)
 }
 
-// flush writes the frames. A client that does not take them in time is let go; over
-// HTTP/2 its stream alone is. The deadline is lifted behind the write: HTTP/2 would
-// reset the stream at it whether or not anything is being written, and over HTTP/1.1
-// the connection may serve another request.
+// pieceBytes is what a client has to take within the time for a write: what is more
+// is written in several, each with a time of its own.
+const pieceBytes = 16 << 10
+
+// flush writes the frames. A client that does not take a piece of them in time is let
+// go; over HTTP/2 its stream alone is. The deadline is lifted behind the write: HTTP/2
+// would reset the stream at it whether or not anything is being written, and over
+// HTTP/1.1 the connection may serve another request.
 func (c *sse) flush() error {
-	late := time.Now().Add(c.g.cfg.WriteTimeout)
-	if err := c.control.SetWriteDeadline(late); err != nil && !errors.Is(err, http.ErrNotSupported) {
-		return err //nolint:wrapcheck // only looked at
-	}
-	_, err := c.w.Write(c.out.buf)
-	if err == nil {
-		err = c.control.Flush()
-	}
-	switch {
-	case err != nil && !time.Now().Before(late):
-		return os.ErrDeadlineExceeded // which HTTP/2 does not call by its name
-	case err != nil:
-		return err //nolint:wrapcheck // only looked at
+	for b := c.out.buf; ; {
+		n := min(len(b), pieceBytes)
+		if err := c.put(b[:n]); err != nil {
+			return err
+		}
+		if b = b[n:]; len(b) == 0 {
+			break
+		}
 	}
 	_ = c.control.SetWriteDeadline(time.Time{}) // as it could be set, or not
 	c.g.sent(&c.debut, c.out.events)
@@ -98,6 +97,22 @@ func (c *sse) flush() error {
 		c.out.buf = c.out.buf[:0]
 	}
 	return nil
+}
+
+// put writes a piece.
+func (c *sse) put(b []byte) error {
+	late := time.Now().Add(c.g.cfg.WriteTimeout)
+	if err := c.control.SetWriteDeadline(late); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return err //nolint:wrapcheck // only looked at
+	}
+	_, err := c.w.Write(b)
+	if err == nil {
+		err = c.control.Flush()
+	}
+	if err != nil && !time.Now().Before(late) {
+		return os.ErrDeadlineExceeded // which HTTP/2 does not call by its name
+	}
+	return err //nolint:wrapcheck // only looked at
 }
 
 // turnAway answers a request for events that cannot be served. An EventSource stops

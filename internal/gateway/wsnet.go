@@ -58,10 +58,13 @@ func (c *patientConn) Write(b []byte) (int, error) {
 		if err := c.Conn.SetWriteDeadline(deadline); err != nil {
 			return done, err //nolint:wrapcheck // a connection hands errors on as they are
 		}
-		n, err := c.Conn.Write(b[done:])
+		n, err := c.Conn.Write(b[done:min(done+pieceBytes, len(b))])
 		done += n
 		if n > 0 && time.Since(began) > waited {
 			c.heard()
+		}
+		if err == nil && done < len(b) {
+			continue
 		}
 		if n == 0 || limit != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
 			if err == nil && c.limit.Load() == 0 {
