@@ -36,6 +36,7 @@ type quiet struct {
 
 	// Of the pump alone.
 	debut  debut
+	retry  *time.Timer // the one for all rounds that failed; nil before the first
 	chunks outbox // what is to be written
 	last   bool   // nothing comes behind it
 	how    string // it ended; the pump's, then the reader's
@@ -222,7 +223,11 @@ func (q *quiet) after(wait <-chan struct{}, err error) onward {
 		return over
 	case err != nil:
 		q.g.cfg.Logger.WarnContext(q.ctx, "stream waits for the log", slog.Any("error", err))
-		time.AfterFunc(retryPause, q.ring)
+		if q.retry == nil {
+			q.retry = time.AfterFunc(retryPause, q.ring)
+		} else {
+			q.retry.Reset(retryPause)
+		}
 		return idle
 	case wait != nil:
 		return idle
@@ -285,6 +290,9 @@ func (q *quiet) end() {
 	q.cancel()
 	_ = q.conn.Close() // it may be closed already
 	q.work.Wait()
+	if q.retry != nil {
+		q.retry.Stop()
+	}
 	q.chunks.reset(&q.g.sockets.buffers)
 	q.done(q.how)
 	q.pass.leave()

@@ -2,12 +2,14 @@ package gateway
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net"
 	"runtime"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -159,6 +161,44 @@ func TestAtADrainAQuietStreamAsksForNothingMore(t *testing.T) {
 	if s := <-said; !strings.Contains(s, "retry: ") || !strings.HasSuffix(s, "\r\n0\r\n\r\n") {
 		t.Errorf("the client got %q", s)
 	}
+}
+
+// awayFeed is a feed whose Kafka is away.
+type awayFeed struct {
+	reader reader
+	polls  int
+}
+
+func (f *awayFeed) perch() *reader { return &f.reader }
+
+func (f *awayFeed) poll(context.Context) (<-chan struct{}, error) {
+	f.polls++
+	return nil, errAway
+}
+
+func TestAQuietStreamAsksAnAbsentLogAtOnePaceHoweverOftenItIsRung(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gw, f := newMadeLog(Config{}).gw, &awayFeed{}
+		here, there := net.Pipe()
+		defer func() { _ = there.Close() }()
+		q := &quiet{
+			g: gw, conn: newPatientConn(here, time.Minute), feed: f, out: &frames{},
+			ctx: t.Context(), cancel: func() {}, done: func(string) {},
+		}
+		q.crew, q.round = &gw.crew, q.goRound
+		gw.quiets.add(q)
+		const rings, rounds = 10, 10
+		for range rings {
+			q.ring()
+			synctest.Wait()
+		}
+		pause(t.Context(), rounds*retryPause+time.Millisecond)
+		synctest.Wait()
+		if f.polls != rings+rounds {
+			t.Errorf("it was asked %d times, want %d", f.polls, rings+rounds)
+		}
+		q.end()
+	})
 }
 
 func TestQuietClientsThatTakeNothingAreLetGo(t *testing.T) {
