@@ -37,9 +37,9 @@ type quiet struct {
 	// Of the pump alone.
 	debut  debut
 	retry  *time.Timer // the one for all rounds that failed; nil before the first
-	chunks outbox // what is to be written
-	last   bool   // nothing comes behind it
-	how    string // it ended; the pump's, then the reader's
+	chunks outbox      // what is to be written
+	last   bool        // nothing comes behind it
+	how    string      // it ended; the pump's, then the reader's
 }
 
 // perched is a feed that has one reader.
@@ -137,15 +137,20 @@ func (a *quiets) drain() {
 	}
 }
 
+// maxHeard bounds what a client may say while its stream lasts, in bytes.
+const maxHeard = 64 << 10
+
 // watch is the reader. The client has nothing more to say: it is only waited for
-// it to go.
+// it to go. What it says all the same, such as its next request, gets no answer
+// over this connection, which ends with the stream, or for too much of it.
 func (q *quiet) watch() {
 	defer q.end()
-	for q.conn.await() == nil {
+	for heard := 0; heard < maxHeard && q.conn.await() == nil; {
 		read := make(chan error)
 		go func() { // beside this goroutine, whose stack is to stay small
 			var b [512]byte
-			_, err := q.conn.Read(b[:])
+			n, err := q.conn.Read(b[:])
+			heard += n
 			read <- err
 		}()
 		if <-read != nil {

@@ -3,9 +3,11 @@ package gateway
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"runtime"
 	"strings"
 	"testing"
@@ -218,6 +220,34 @@ func TestQuietClientsThatTakeNothingAreLetGo(t *testing.T) {
 		a.say(large)
 	}
 	g.quietly(0)
+}
+
+func TestAQuietClientThatTalksMuchIsLetGo(t *testing.T) {
+	g := onOne(t, soon())
+	a := g.author()
+	a.started()
+	conn := g.tcp()
+	ask := "GET " + events(a) + " HTTP/1.1\r\nHost: x\r\n\r\n"
+	_, err := conn.Write([]byte(ask))
+	g.no(err)
+	g.quietly(1)
+	_, err = conn.Write([]byte(ask)) // which is no reason to end the stream
+	g.no(err)
+	a.say("one")
+	for b := make([]byte, 4<<10); !strings.Contains(string(b), "one"); {
+		_, err := conn.Read(b)
+		g.no(err)
+	}
+	g.quietly(1)
+	g.no(conn.SetWriteDeadline(time.Now().Add(wsPatience)))
+	for sent := 0; err == nil && sent < 16<<20; sent += 4 << 10 {
+		_, err = conn.Write(make([]byte, 4<<10))
+	}
+	if err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("the connection is still open: %v", err)
+	}
+	g.quietly(0)
+	g.noneLeft()
 }
 
 func TestStreamsOfOlderHTTPStayWhereTheyAre(t *testing.T) {
