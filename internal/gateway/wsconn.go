@@ -6,9 +6,9 @@ import (
 	"errors"
 	"io"
 	"net"
-	"os"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/gorilla/websocket"
 
@@ -128,6 +128,10 @@ func (s *socket) frame() (on bool) {
 	if err != nil {
 		return false
 	}
+	if kind == websocket.TextMessage && !utf8.Valid(raw) {
+		s.garbled()
+		return false
+	}
 	if !s.begin() {
 		return true // told to go: what comes now is for another server
 	}
@@ -139,6 +143,12 @@ func (s *socket) frame() (on bool) {
 	}
 	s.done()
 	return true
+}
+
+// garbled closes for a text frame that is none (RFC 6455, section 8.1).
+func (s *socket) garbled() {
+	why := websocket.FormatCloseMessage(websocket.CloseInvalidFramePayloadData, "the text is not UTF-8")
+	_ = s.conn.WriteControl(websocket.CloseMessage, why, time.Now().Add(closePatience)) // it is over either way
 }
 
 // control works off a ping or a pong. The library would do so on its way to the
@@ -342,38 +352,6 @@ func (s *socket) fail(err error) {
 		s.how = endedSlow
 	}
 	_ = s.net.Close() // the reader ends
-}
-
-// libraryConn is the connection as the WebSocket library has it. What that writes
-// behind the handshake, answers to what is no frame or is the last one, goes
-// through the pump.
-type libraryConn struct {
-	*patientConn
-	socket *socket
-}
-
-// Write implements net.Conn.
-func (c *libraryConn) Write(b []byte) (int, error) {
-	if c.socket == nil {
-		return c.patientConn.Write(b)
-	}
-	done := make(chan struct{})
-	c.socket.report(func() {
-		defer close(done)
-		if !c.socket.mute() {
-			c.socket.out.add(&c.socket.all.buffers, b)
-			c.socket.closing = len(b) > 0 && b[0] == frameClose
-			c.socket.flush(false)
-		}
-	})
-	late := time.NewTimer(closePatience)
-	defer late.Stop()
-	select {
-	case <-done:
-		return len(b), nil
-	case <-late.C: // the client takes nothing
-		return 0, os.ErrDeadlineExceeded
-	}
 }
 
 // refuse answers with an error. Only the reader may call it.

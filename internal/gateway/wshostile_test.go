@@ -53,6 +53,24 @@ func TestAFrameThatIsTooLargeEndsTheConnection(t *testing.T) {
 	g.noneLeft()
 }
 
+func TestTextThatIsNotUTF8EndsTheConnection(t *testing.T) {
+	g := onOne(t, Config{})
+	for name, text := range map[string]string{
+		"a lone byte": "{\"op\":\"p\xff\"}", "an encoded surrogate": "{\"op\":\"\xed\xa0\x80\"}", "half a rune at the end": "{}\xe2\x82",
+	} {
+		c := g.dial()
+		c.raw(text)
+		if code := c.closed(); code != websocket.CloseInvalidFramePayloadData {
+			t.Errorf("%s: closed with %d, want %d", name, code, websocket.CloseInvalidFramePayloadData)
+		}
+	}
+	c := g.dial()
+	c.raw(`{"op":"ping","ref":"\ud83d"}`) // which is UTF-8, and no JSON
+	c.refused(fault.InvalidJSON, "", "")
+	c.close()
+	g.noneLeft()
+}
+
 // header is a frame's, masked with zeros, of a client that says how long it is.
 func header(opcode byte, length uint64) []byte {
 	b := []byte{0x80 | opcode, 0x80 | 127}
@@ -103,7 +121,7 @@ func TestNoiseOnASocketBringsNothingDown(t *testing.T) {
 	frames := []string{
 		subscribeJob("a", a), subscribeJob("b", a, `,"credit":1`), subscribeJob("c", a, `,"snapshot":true`),
 		`{"op":"unsubscribe","sub":"a"}`, `{"op":"credit","sub":"b","n":1}`, `{"op":"ping"}`, `{"op":"cancel","job":"x"}`,
-		`{"op":"subscribe","sub":"p","topic":"tokens","partition":0}`, `{"op":"unsubscribe","sub":"p"}`, `nope`, "\xff",
+		`{"op":"subscribe","sub":"p","topic":"tokens","partition":0}`, `{"op":"unsubscribe","sub":"p"}`, `nope`, "\x00",
 		`{"op":"subscribe","sub":"d","conversation":"talk"}`, `{"op":"unsubscribe","sub":"d"}`,
 	}
 	var wg sync.WaitGroup

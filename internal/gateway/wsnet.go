@@ -89,3 +89,35 @@ func (c *patientConn) heard() { c.alive.Store(time.Now().UnixNano()) }
 
 // silent is how long ago the last one was.
 func (c *patientConn) silent() time.Duration { return time.Since(time.Unix(0, c.alive.Load())) }
+
+// libraryConn is the connection as the WebSocket library has it. What that writes
+// behind the handshake, answers to what is no frame or is the last one, goes
+// through the pump.
+type libraryConn struct {
+	*patientConn
+	socket *socket
+}
+
+// Write implements net.Conn.
+func (c *libraryConn) Write(b []byte) (int, error) {
+	if c.socket == nil {
+		return c.patientConn.Write(b)
+	}
+	done := make(chan struct{})
+	c.socket.report(func() {
+		defer close(done)
+		if !c.socket.mute() {
+			c.socket.out.add(&c.socket.all.buffers, b)
+			c.socket.closing = len(b) > 0 && b[0] == frameClose
+			c.socket.flush(false)
+		}
+	})
+	late := time.NewTimer(closePatience)
+	defer late.Stop()
+	select {
+	case <-done:
+		return len(b), nil
+	case <-late.C: // the client takes nothing
+		return 0, os.ErrDeadlineExceeded
+	}
+}
