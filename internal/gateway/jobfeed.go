@@ -139,7 +139,7 @@ func (f *jobFeed) beginSnapshot(ctx context.Context) error {
 	}
 	f.out.reset()
 	if f.later {
-		f.later, f.anySeq = false, false
+		f.later, f.anySeq, f.hole = false, false, nil // a gap at the cursor is none from the beginning
 		f.restart(f.start)
 	}
 	until, _ := f.part.end()

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/penstock-io/penstock/internal/cursor"
 	"github.com/penstock-io/penstock/internal/event"
 )
 
@@ -155,4 +156,27 @@ func TestAWatcherThatRejoinsAThousandTimesEndsWithTheSameText(t *testing.T) {
 	if r.text != want.String() || r.joins < 1000 {
 		t.Errorf("%d bytes of text after %d joins, want %d after a thousand", len(r.text), r.joins, want.Len())
 	}
+}
+
+// TestASnapshotBehindACursorThatTheLogLostIsWhole has a job that goes on: no row has
+// its text, and the log has all of it.
+func TestASnapshotBehindACursorThatTheLogLostIsWhole(t *testing.T) {
+	onBoth(t, Config{}, func(g *ground) {
+		a := g.author()
+		a.started()
+		c := g.open(events(a))
+		c.must()
+		a.say("one ")
+		a.say("two ")
+		lost, err := cursor.Parse(c.must().id)
+		g.no(err)
+		c.must() // so the gateway has it
+		lost.LeaderEpoch += 7
+		snap := g.open(events(a) + "?snapshot=1&cursor=" + lost.String())
+		if e := snap.must(); e.Type != streamSnapshot || e.Data.Text != "one two " || e.Data.ThroughSeq != 2 {
+			t.Errorf("got %s, want a snapshot of all", e.data)
+		}
+		a.complete()
+		seqs(t, snap.rest(), 3)
+	})
 }
