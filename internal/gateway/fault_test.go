@@ -152,6 +152,28 @@ func TestATruncationIsToldInTheStream(t *testing.T) {
 	}
 }
 
+// TestATruncationThatTheTailHasNotSeenIsWaitedFor has watchers behind what is in
+// memory, who meet it first.
+func TestATruncationThatTheTailHasNotSeenIsWaitedFor(t *testing.T) {
+	g, f := shaken(t, Config{BudgetBytes: 1})
+	a := g.author()
+	a.started()
+	a.say("one")
+	g.open(events(a)).must() // from here on the partition is followed
+	var asked atomic.Int32
+	f.set(func(int64) error { asked.Add(1); return kafka.ErrTruncated })
+	part := g.open(fmt.Sprintf("/v1/topics/tokens/partitions/%d/events", a.part))
+	eventually(t, func() bool { return asked.Load() >= 2 })
+	f.set(nil)
+	a.say("two")
+	a.complete()
+	for seq := range 4 {
+		if e := part.must(); e.Type == streamGap || e.Seq != int64(seq) {
+			t.Fatalf("got %s, want seq %d: nothing is known to be missing", e.data, seq)
+		}
+	}
+}
+
 func TestAStreamOutlastsAKafkaThatIsAwayForAWhile(t *testing.T) { //nolint:tparallel // on one broker after the other
 	t.Parallel()
 	for name, err := range map[string]error{"away": errAway, "breaks off": fmt.Errorf("read from the broker: %w", io.EOF)} {

@@ -306,6 +306,9 @@ func (r *reader) catchUp(ctx context.Context, visit func(*entry) bool) error {
 			r.read(entries, got.Next, visit)
 		}
 	})
+	if errors.Is(err, kafka.ErrTruncated) && r.part.at(from).first >= from {
+		return err // the tail will find it out too, and what follows is told once, by reopen
+	}
 	if err != nil {
 		return r.judge(err)
 	}
