@@ -248,8 +248,14 @@ func (g *ground) claim(part int32, lane event.Lane, epoch int64) {
 // request writes the job's request.
 func (a *author) request(lane event.Lane) {
 	a.g.Helper()
+	a.requestAt(lane, time.Now())
+}
+
+// requestAt is request by a clock of the producer's own.
+func (a *author) requestAt(lane event.Lane, at time.Time) {
+	a.g.Helper()
 	h := a.head
-	h.Type, h.Time = event.JobRequested, time.Now()
+	h.Type, h.Time = event.JobRequested, at
 	a.g.append(event.Record{
 		Topic: a.g.names.Requests(lane), Partition: a.part, Key: []byte(h.Job), Time: h.Time,
 		Value: event.Append(nil, &h, event.Encode(event.Request{Body: jsontext.Value(`{"model":"sim","messages":[]}`)})),

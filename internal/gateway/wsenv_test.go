@@ -273,7 +273,9 @@ func (i *jobsIn) Submit(_ context.Context, tenant string, _ job.Request, opts jo
 		return nil, i.err
 	}
 	if res := i.keys[opts.IdempotencyKey]; res != nil && opts.IdempotencyKey != "" {
-		return res, nil
+		again := *res
+		again.Replayed = true
+		return &again, nil
 	}
 	a := i.g.author()
 	a.head.Tenant = tenant

@@ -1,15 +1,9 @@
 package gateway
 
 import (
-	"time"
-
 	"github.com/penstock-io/penstock/internal/fault"
 	"github.com/penstock-io/penstock/internal/job"
 )
-
-// replayedAfter is how old a job is at least that was submitted a second time,
-// if its output may be gone already.
-const replayedAfter = time.Minute
 
 // handle works a frame off, in the reader. What it does to subscriptions it
 // leaves to the pump, in the order of the frames.
@@ -49,7 +43,8 @@ func (s *socket) subscribe(f *clientFrame) {
 }
 
 // enter opens a reserved subscription, and hands it to the pump. certain says
-// that there is such a job.
+// that there is such a job, and that it begins no earlier than this process's clock
+// says.
 func (s *socket) enter(sub *subscription, f *clientFrame, certain bool) {
 	sub.ref, sub.frame.credit, sub.unlimited = f.ref, f.credit, f.credit < 0
 	if err := s.open(sub, f); err != nil {
@@ -190,7 +185,8 @@ func noSubscription(name string) error {
 
 // submit takes a job in. Its subscription begins at the job's own beginning,
 // which lies in the log behind all that was there before: it is as if it had
-// been there before the job was written.
+// been there before the job was written. One that an earlier request made may have
+// been minted by another clock, and have ended: it is found as any other is.
 func (s *socket) submit(f *clientFrame) {
 	if s.g.cfg.Intake == nil {
 		s.refuse(f.ref, f.sub, fault.Param("op", "op: this server takes no jobs in"))
@@ -217,7 +213,7 @@ func (s *socket) submit(f *clientFrame) {
 		return
 	}
 	at := clientFrame{ref: f.ref, sub: f.sub, job: res.ID, credit: -1}
-	s.enter(sub, &at, s.g.cfg.Now().Sub(res.CreatedAt.Time) < replayedAfter)
+	s.enter(sub, &at, !res.Replayed)
 }
 
 func (s *socket) take(f *clientFrame) (*job.Resource, error) {

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -70,6 +71,41 @@ func TestSubmitSubscribesFromBeforeTheJob(t *testing.T) {
 	c.say(`{"op":"submit","ref":"7","job":{"body":{"model":"sim"}}}`)
 	if f := c.refused(fault.Internal, "7", ""); strings.Contains(f.raw, "secret") {
 		t.Errorf("got %s", f.raw)
+	}
+}
+
+// TestASubmitOfAJobThatAClockAheadOfOursMadeHasAllOfIt has a job of another process
+// that has ended before its key comes here.
+func TestASubmitOfAJobThatAClockAheadOfOursMadeHasAllOfIt(t *testing.T) {
+	g := onOne(t, Config{})
+	in := &jobsIn{g: g, keys: map[string]*job.Resource{}}
+	g.restart(func(c *Config) { c.Intake = in })
+	first := g.author()
+	first.whole(1)
+	g.open(events(first)).rest() // the partition is followed from here on
+	ahead := time.Now().Add(30 * time.Second)
+	id, err := job.Mint(ahead, conversationIn(first.part), testPartitions, zeros{})
+	g.no(err)
+	a := g.authorOf(id, first.part)
+	a.requestAt(event.Standard, ahead)
+	recs := []event.Record{a.next(event.OutputDelta, event.Delta{Content: "x"}), a.next(event.OutputCompleted, event.Completed{Model: "sim"})}
+	for i := range recs {
+		recs[i].Time = ahead // of the same process
+	}
+	g.append(recs...)
+	in.keys["k"] = &job.Resource{Object: "job", ID: id, Status: job.Queued, CreatedAt: job.Time{Time: ahead}, Links: job.LinksOf(id)}
+	probe := g.authorOf("probe", a.part)
+	sub := g.open(fmt.Sprintf("/v1/topics/tokens/partitions/%d/events?offset=latest", a.part))
+	probe.started()
+	sub.must() // so what was written before is in memory, and the window has moved on
+	c := g.dial()
+	c.say(`{"op":"submit","ref":"1","idempotency_key":"k","job":{"body":{"model":"sim"}},"sub":"a"}`)
+	c.want("accepted")
+	c.want("subscribed")
+	all, status := c.untilEnd()
+	seqs(t, all, 0)
+	if len(all) != 2 || status != "completed" {
+		t.Errorf("%d events and %q, want 2 and completed", len(all), status)
 	}
 }
 

@@ -150,7 +150,12 @@ func (s *Service) Submit(ctx context.Context, tenant string, in job.Request, opt
 	if err != nil {
 		return nil, err
 	}
-	return a.resource()
+	res, err := a.resource()
+	if err != nil {
+		return nil, err
+	}
+	res.Replayed = a.replayed
+	return res, nil
 }
 
 // accept is Submit with the answer as it goes out.

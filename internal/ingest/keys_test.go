@@ -109,7 +109,7 @@ func TestSubmitReplaysByContentAndByTenant(t *testing.T) {
 		t.Fatal(err)
 	}
 	again, err := s.Submit(t.Context(), "a", in, job.SubmitOptions{IdempotencyKey: "k"})
-	if err != nil || again.ID != first.ID || *again.Request != *first.Request {
+	if err != nil || again.ID != first.ID || *again.Request != *first.Request || first.Replayed || !again.Replayed {
 		t.Errorf("%+v, %v", again, err)
 	}
 	other, err := s.Submit(t.Context(), "b", in, job.SubmitOptions{IdempotencyKey: "k"})

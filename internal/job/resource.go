@@ -112,6 +112,9 @@ type Resource struct {
 	Cursor       string               `json:"cursor,omitzero"`
 	Request      *Position            `json:"request,omitzero"`
 	Links        Links                `json:"links"`
+	// Replayed says, of the answer to a new job, that an earlier request with the
+	// same key had made it, in whatever process. It is not written.
+	Replayed bool `json:"-"`
 }
 
 // NewResource makes the resource of a request that lies at pos.
