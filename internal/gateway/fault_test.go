@@ -174,6 +174,37 @@ func TestATruncationThatTheTailHasNotSeenIsWaitedFor(t *testing.T) {
 	}
 }
 
+func TestAStreamThatADefectEndsLeavesNothingBehind(t *testing.T) {
+	g, f := shaken(t, Config{BudgetBytes: 1, CatchUpBytes: 100})
+	a := g.author()
+	a.started()
+	for range 6 { // a batch each
+		a.say("x")
+	}
+	a.complete()
+	g.open(events(a)).rest() // from here on the partition is followed
+	for _, path := range []string{
+		fmt.Sprintf("/v1/topics/tokens/partitions/%d/events", a.part), events(a), events(a) + "?snapshot=1",
+	} {
+		for _, good := range []int{0, 3} { // reads before the one that is its end
+			reads := 0
+			f.set(func(int64) error {
+				if reads++; reads > good {
+					panic("a defect")
+				}
+				return nil
+			})
+			_, _ = io.Copy(io.Discard, g.open(path).resp.Body) // it breaks off, or is a 500
+			f.set(nil)
+			eventually(t, func() bool { return g.gateway.door.count() == 0 })
+			g.noneLeft()
+			if n := len(g.gateway.folding); n != 0 {
+				t.Fatalf("%s: %d transcripts are held", path, n)
+			}
+		}
+	}
+}
+
 func TestAStreamOutlastsAKafkaThatIsAwayForAWhile(t *testing.T) { //nolint:tparallel // on one broker after the other
 	t.Parallel()
 	for name, err := range map[string]error{"away": errAway, "breaks off": fmt.Errorf("read from the broker: %w", io.EOF)} {

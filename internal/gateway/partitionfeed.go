@@ -41,9 +41,11 @@ func (f *partitionFeed) open(ctx context.Context, at, from string) error {
 	return err
 }
 
-// close lets go of what an open feed holds.
-func (f *partitionFeed) close() {
-	f.reader.leave()
+// end lets go of what the feed holds.
+func (f *partitionFeed) end() {
+	if f.reader != nil {
+		f.reader.leave()
+	}
 	f.g.hub.release(f.part)
 }
 

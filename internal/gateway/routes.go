@@ -43,6 +43,11 @@ func (g *Gateway) serveJob(w http.ResponseWriter, r *http.Request) {
 		c.turnAway(r, err, again)
 		return
 	}
+	defer func() {
+		if !c.moved {
+			f.end()
+		}
+	}()
 	if wantsSnapshot && !again {
 		err = f.beginSnapshot(ctx)
 	}
@@ -51,16 +56,13 @@ func (g *Gateway) serveJob(w http.ResponseWriter, r *http.Request) {
 	}
 	switch {
 	case errors.Is(err, errNoMore) && len(c.out.buf) == 0:
-		f.end()
 		w.WriteHeader(http.StatusNoContent) // an EventSource stops here
 		return
 	case err != nil && !errors.Is(err, errNoMore):
-		f.end()
 		c.turnAway(r, err, again)
 		return
 	}
 	if r.Method == http.MethodHead {
-		f.end()
 		c.head()
 		return
 	}
@@ -69,7 +71,6 @@ func (g *Gateway) serveJob(w http.ResponseWriter, r *http.Request) {
 			status = f.status()
 		}
 		g.metrics.completions.WithLabelValues(status).Inc()
-		f.end()
 	})
 }
 
@@ -98,17 +99,20 @@ func (g *Gateway) servePartition(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	f := &partitionFeed{g: g, part: p, out: &c.out}
+	defer func() {
+		if !c.moved {
+			f.end()
+		}
+	}()
 	from, err := offsetOf(r)
 	if err == nil {
 		err = f.open(ctx, at, from)
 	}
 	if err != nil {
-		g.hub.release(p)
 		c.turnAway(r, err, again)
 		return
 	}
 	if r.Method == http.MethodHead {
-		f.close()
 		c.head()
 		return
 	}
@@ -117,7 +121,6 @@ func (g *Gateway) servePartition(w http.ResponseWriter, r *http.Request) {
 			status = endedError
 		}
 		g.metrics.completions.WithLabelValues(status).Inc()
-		f.close()
 	})
 }
 

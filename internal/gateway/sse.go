@@ -46,6 +46,7 @@ type sse struct {
 	pass     pass         // until the stream has it
 	mayLeave bool         // net/http, once it is quiet
 	left     *patientConn // and did
+	moved    bool         // and goes on elsewhere, with all that it holds
 }
 
 func (g *Gateway) newSSE(w http.ResponseWriter) *sse {

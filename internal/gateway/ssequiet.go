@@ -42,10 +42,11 @@ type quiet struct {
 	how    string      // it ended; the pump's, then the reader's
 }
 
-// perched is a feed that has one reader.
+// perched is a feed that has one reader. end lets go of what it holds.
 type perched interface {
 	feed
 	perch() *reader
+	end()
 }
 
 // perch implements perched.
@@ -63,18 +64,23 @@ type quiets struct {
 }
 
 // stream sends a feed until it ends. done is told how, once, wherever the stream
-// is by then.
+// is by then. The feed stays the caller's, who ends it, unless c has moved.
 func (c *sse) stream(r *http.Request, f perched, done func(status string)) {
 	c.mayLeave = r.ProtoMajor == 1 && r.ProtoMinor == 1
-	status := c.serve(r.Context(), f)
-	if status != endedNot {
+	status := endedError // of a defect
+	defer func() {
+		if !c.moved {
+			done(status)
+		}
+	}()
+	if status = c.serve(r.Context(), f); status != endedNot {
 		if status == endedDrained {
 			c.out.retry(c.g.comeBack())
 			_ = c.flush() // whether it took this or not, it is over
 		}
-		done(status)
 		return
 	}
+	c.moved = true
 	q := &quiet{g: c.g, conn: c.left, feed: f, out: &c.out, done: done, how: endedGone, pass: c.pass, debut: c.debut}
 	c.pass = pass{}
 	c.w, c.control, c.left = nil, nil, nil // so that net/http's part can go
@@ -300,6 +306,7 @@ func (q *quiet) end() {
 	}
 	q.chunks.reset(&q.g.sockets.buffers)
 	q.done(q.how)
+	q.feed.end()
 	q.pass.leave()
 	q.g.metrics.active.Dec()
 	q.g.quiets.leave(q)

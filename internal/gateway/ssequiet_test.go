@@ -173,6 +173,8 @@ type awayFeed struct {
 
 func (f *awayFeed) perch() *reader { return &f.reader }
 
+func (f *awayFeed) end() {}
+
 func (f *awayFeed) poll(context.Context) (<-chan struct{}, error) {
 	f.polls++
 	return nil, errAway
