@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"errors"
-	"io"
 	"net"
 	"strings"
 	"syscall"
@@ -35,6 +34,7 @@ func (g *ground) narrow() net.Conn {
 
 // slowly reads n bytes, so many a second, and no sooner. It gives how many came.
 func slowly(t *testing.T, conn net.Conn, n, rate int) (got int) {
+	t.Helper()
 	const beat = 10 * time.Millisecond
 	began, b := time.Now(), make([]byte, n)
 	for got < n {
@@ -45,9 +45,7 @@ func slowly(t *testing.T, conn net.Conn, n, rate int) (got int) {
 		}
 		m, err := conn.Read(b[:min(due, n)-got])
 		if got += m; err != nil {
-			if err != io.EOF {
-				t.Log(err)
-			}
+			t.Log(err)
 			break
 		}
 	}
@@ -58,6 +56,7 @@ func slowly(t *testing.T, conn net.Conn, n, rate int) (got int) {
 // 40 KB in the time for a write, which is a second here. It was cut for all of what
 // there was to write at once, and the system's lumps were of 64 KiB and more.
 func TestOneWhoReadsSlowlyAllTheTimeGetsALargeRecordWhole(t *testing.T) {
+	t.Parallel()
 	const rate, size = 40_000, 300_000
 	for name, c := range map[string]struct {
 		quiet time.Duration

@@ -173,7 +173,7 @@ type awayFeed struct {
 
 func (f *awayFeed) perch() *reader { return &f.reader }
 
-func (f *awayFeed) end() {}
+func (*awayFeed) end() {}
 
 func (f *awayFeed) poll(context.Context) (<-chan struct{}, error) {
 	f.polls++
