@@ -116,7 +116,7 @@ func (p *Processor) output(g *gate, s *engine.Start, t *job.Transcript) *output 
 		now: p.now, coalesce: p.cfg.coalesce(), limits: p.cfg.limits(), transcript: *t, found: t.NextSeq, ctx: g.ctx,
 		unwatched: !s.Request.Data.Streams(), started: t.Started,
 	}
-	o.coalesce.tempo = &p.tempo
+	o.coalesce.tempo = p.tempo
 	if t.NextSeq > 0 {
 		o.said = len(event.Encode(t.Output()))
 	}

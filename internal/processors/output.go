@@ -30,7 +30,7 @@ type writer interface {
 // coalesces deltas before they get one, and folds all into the job's transcript.
 //
 // The first delta is written at once; later ones no more often than every
-// coalesce.every, or busyFactor times that in a busy process, unless
+// coalesce.every, or what a busy process makes of it (tempo), unless
 // coalesce.bytes have gathered. What waits is written by
 // a timer, and before anything that is not a delta. output.started waits the
 // same way, for the first delta to share its batch.
@@ -119,11 +119,7 @@ func (o *output) delta(d *event.Delta) error {
 	if o.unwatched {
 		return nil
 	}
-	now, every := o.now(), o.coalesce.every
-	if o.coalesce.tempo.note(now) {
-		every *= busyFactor
-	}
-	wait := every - now.Sub(o.flushedAt)
+	wait := o.coalesce.tempo.gather(o.coalesce.every) - o.now().Sub(o.flushedAt)
 	if wait <= 0 {
 		return o.flush()
 	}
@@ -262,6 +258,7 @@ func (o *output) say(d *event.Delta) error {
 func (o *output) writeDelta(data []byte) error {
 	h, err := o.write(event.OutputDelta, data)
 	if err == nil {
+		o.coalesce.tempo.wrote(h.Time)
 		o.transcript.Progress.Apply(&event.View{Type: h.Type, Seq: h.Seq, Attempt: h.Attempt})
 	}
 	return err

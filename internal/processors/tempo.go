@@ -1,38 +1,57 @@
 package processors
 
 import (
+	"runtime"
 	"sync/atomic"
 	"time"
 )
 
 const (
-	// busyDeltas is how many pieces of answers a second make a process busy: each
-	// is a record that is written, read twice and sent, of which it is cheaper to
+	// deltasPerCore is how many events of text a process writes a second for each
+	// core that it may use, before deltas are gathered for longer: each is a record
+	// that is written, read, and sent to whoever watches, of which it is cheaper to
 	// have fewer and larger ones.
-	busyDeltas = 20_000
-	// busyFactor is by how much longer deltas are gathered then.
-	busyFactor = 4
+	deltasPerCore = 7_000
+	// longestFactor bounds by how much longer deltas are gathered then.
+	longestFactor = 16
 	// tempoSpan is the time over which the tempo is measured.
 	tempoSpan = 200 * time.Millisecond
 )
 
-// tempo tells whether the calls of a process, together, say more than busyDeltas a
-// second. All of them note their pieces in it.
+// tempo holds the events of text that the calls of a process, together, write a
+// second to a limit, by how long each call gathers deltas: N calls that each write
+// once in a while of g write N/g, so the rate over the limit tells how much longer, or
+// shorter, to gather.
 type tempo struct {
-	pieces atomic.Int64 // since
-	since  atomic.Int64 // Unix nanoseconds
-	busy   atomic.Bool
+	limit   int          // events a second
+	written atomic.Int64 // events since
+	since   atomic.Int64 // Unix nanoseconds
+	factor  atomic.Int64 // thousandths by which deltas are gathered for longer; less than 1,000 is 1,000
 }
 
-// note counts a piece, and tells whether the process is busy.
-func (t *tempo) note(now time.Time) bool {
+// newTempo is the tempo of a process that may use as many cores as this one.
+func newTempo() *tempo { return &tempo{limit: deltasPerCore * runtime.GOMAXPROCS(0)} }
+
+// wrote counts an event of text. A nil tempo counts nothing.
+func (t *tempo) wrote(now time.Time) {
 	if t == nil {
-		return false
+		return
 	}
-	n, since := t.pieces.Add(1), t.since.Load()
-	if span := now.UnixNano() - since; (span > int64(tempoSpan) || span < 0) && t.since.CompareAndSwap(since, now.UnixNano()) {
-		t.pieces.Store(0)
-		t.busy.Store(n*int64(time.Second)/span >= busyDeltas)
+	n, since := t.written.Add(1), t.since.Load()
+	span := now.UnixNano() - since
+	if span <= int64(tempoSpan) && span >= 0 || !t.since.CompareAndSwap(since, now.UnixNano()) {
+		return
 	}
-	return t.busy.Load()
+	t.written.Store(0)
+	rate := float64(n) * float64(time.Second) / float64(max(span, int64(tempoSpan)))
+	factor := float64(max(t.factor.Load(), 1000)) * rate / float64(t.limit)
+	t.factor.Store(int64(min(max(factor, 1000), 1000*longestFactor)))
+}
+
+// gather is how long to gather, where it is base on a quiet machine.
+func (t *tempo) gather(base time.Duration) time.Duration {
+	if t == nil {
+		return base
+	}
+	return base * time.Duration(max(t.factor.Load(), 1000)) / 1000
 }
