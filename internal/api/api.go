@@ -25,6 +25,8 @@ const (
 	DefaultMaxBody = 4 << 20
 	// defaultTenant is whose request it is while there are no keys.
 	defaultTenant = "default"
+	// writePatience is Config.WritePatience by default.
+	writePatience = 10 * time.Second
 )
 
 // Config says what the routes of one listener share. Its zero value works.
@@ -35,6 +37,9 @@ type Config struct {
 	Now      func() time.Time      // nil is time.Now
 	// BodyPatience bounds how long a body may take to arrive; 0 is 30 seconds.
 	BodyPatience time.Duration
+	// WritePatience bounds how long a client may take for 64 KiB of an answer that
+	// is no stream; 0 is 10 seconds.
+	WritePatience time.Duration
 }
 
 // NewRouter makes a router on which every answer has an x-request-id, every
@@ -101,6 +106,8 @@ type request struct {
 	id     string
 	tenant string
 	log    *slog.Logger
+	// patience is Config.WritePatience; 0 outside of a router.
+	patience time.Duration
 }
 
 type requestKey struct{}

@@ -12,6 +12,7 @@ import (
 	"reflect"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -21,9 +22,14 @@ import (
 
 const jsonType = "application/json"
 
+// EncodeJSON gives a value's JSON as WriteJSON writes it.
+func EncodeJSON(v any) ([]byte, error) {
+	return json.Marshal(v, jsontext.AllowInvalidUTF8(true)) //nolint:wrapcheck // a value of ours that has no JSON
+}
+
 // WriteJSON answers with a value's JSON.
 func WriteJSON(w http.ResponseWriter, r *http.Request, status int, v any) {
-	b, err := json.Marshal(v, jsontext.AllowInvalidUTF8(true))
+	b, err := EncodeJSON(v)
 	if err != nil { // a value of ours that has no JSON
 		Log(r.Context()).ErrorContext(r.Context(), "answer has no json", slog.Any("error", err))
 		status = http.StatusInternalServerError
@@ -32,15 +38,39 @@ func WriteJSON(w http.ResponseWriter, r *http.Request, status int, v any) {
 	WriteRaw(w, r, status, b)
 }
 
-// WriteRaw answers with JSON that is written already.
+// writePiece is how much of an answer a client has to take in
+// Config.WritePatience, in bytes.
+const writePiece = 64 << 10
+
+// WriteRaw answers with JSON that is written already. A client that takes nothing
+// of it for Config.WritePatience is let go; over HTTP/2 its stream alone is.
 func WriteRaw(w http.ResponseWriter, r *http.Request, status int, body []byte) {
 	h := w.Header()
 	h.Set("Content-Type", jsonType)
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
-	if _, err := w.Write(body); err != nil { //nolint:gosec // JSON, and said to be so, with nosniff
-		if log := requestOf(r.Context()).log; log != nil { // a client that left
-			log.DebugContext(r.Context(), "answer not written", slog.String("request_id", RequestID(r.Context())), slog.Any("error", err))
+	q := requestOf(r.Context())
+	if err := writePatiently(w, body, or(q.patience, writePatience)); err != nil && q.log != nil { // a client that left
+		q.log.DebugContext(r.Context(), "answer not written", slog.String("request_id", q.id), slog.Any("error", err))
+	}
+}
+
+// writePatiently writes piece by piece, each under a deadline of its own. The last
+// one stands behind the write, for what the server still holds of the answer: it
+// lifts the deadline itself before the connection's next request, and HTTP/2 has
+// one for each stream.
+func writePatiently(w http.ResponseWriter, body []byte, patience time.Duration) error {
+	control := http.NewResponseController(w)
+	for {
+		piece := body[:min(len(body), writePiece)]
+		if err := control.SetWriteDeadline(time.Now().Add(patience)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+			return err //nolint:wrapcheck // only logged
+		}
+		if _, err := w.Write(piece); err != nil {
+			return err //nolint:wrapcheck // only logged
+		}
+		if body = body[len(piece):]; len(body) == 0 {
+			return nil
 		}
 	}
 }

@@ -30,7 +30,7 @@ type shell struct {
 func (s *shell) around(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		began := s.Now()
-		q := &request{id: requestID(r.Header.Get("X-Request-Id")), tenant: defaultTenant, log: s.Log}
+		q := &request{id: requestID(r.Header.Get("X-Request-Id")), tenant: defaultTenant, log: s.Log, patience: s.WritePatience}
 		s.limitBody(w, r)
 		h := w.Header()
 		h.Set("X-Request-Id", q.id)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/penstock-io/penstock/internal/api"
 	"github.com/penstock-io/penstock/internal/event"
 	"github.com/penstock-io/penstock/internal/fault"
 	"github.com/penstock-io/penstock/internal/job"
@@ -81,49 +82,52 @@ func failureOf(end event.Type, f *event.Failed) *fault.Error {
 	}
 }
 
-// wholeAnswer waits for a job's end and gives all that it said. The text is in
-// memory after the end alone, a bounded number of times, until it is freed.
-func (g *Gateway) wholeAnswer(ctx context.Context, tenant string, in intake) (t *job.Transcript, free func(), err error) {
+// wholeAnswer waits for a job's end and gives the JSON of what is made of all that
+// it said. The text is in memory after the end alone, a bounded number of times,
+// and is let go of before anything is written: however slowly that is read, it
+// holds up nobody.
+func (g *Gateway) wholeAnswer(ctx context.Context, tenant string, in intake, of func(*job.Transcript) any) ([]byte, error) {
 	f := &whole{}
 	s := &jobStream{tenant: tenant, id: in.job.ID, to: f}
 	f.stream = s
 	if err := g.openJob(ctx, s, nil, ""); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer s.close()
 	over := func() bool { return s.progress.End != "" || f.err != nil }
 	if err := in.settle(ctx, s); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if err := s.attend(ctx, over); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	if f.err == nil {
-		if free, err = g.fold(ctx); err != nil {
-			return nil, nil, err
-		}
-		f.text = &job.Transcript{}
-		s.restart(s.start)
-		err = s.attend(ctx, over)
+	if f.err != nil {
+		return nil, f.err
 	}
+	free, err := g.fold(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer free()
+	f.text = &job.Transcript{}
+	s.restart(s.start)
+	err = s.attend(ctx, over)
 	switch {
 	case f.err != nil:
-		err = f.err
-	case err == nil && s.progress.End == "":
-		err = s.lost(gapRetention)
+		return nil, f.err
+	case err != nil:
+		return nil, err
+	case s.progress.End == "":
+		return nil, s.lost(gapRetention)
 	}
-	if err == nil {
-		if failed := failureOf(f.text.End, &f.text.Failed); failed != nil {
-			err = failed
-		}
+	if failed := failureOf(f.text.End, &f.text.Failed); failed != nil {
+		return nil, failed
 	}
+	body, err := api.EncodeJSON(of(f.text))
 	if err != nil {
-		if free != nil {
-			free()
-		}
-		return nil, nil, err
+		return nil, fault.Wrap(err, fault.Internal, "the answer has no JSON")
 	}
-	return f.text, free, nil
+	return body, nil
 }
 
 // whole takes a job's events for an answer that must be whole.

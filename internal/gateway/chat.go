@@ -96,13 +96,9 @@ func (g *Gateway) serveChat(w http.ResponseWriter, r *http.Request) {
 		g.streamChat(c, r, in, f)
 		return
 	}
-	t, free, err := g.wholeAnswer(r.Context(), api.Tenant(r.Context()), in)
-	if err != nil {
-		api.WriteError(w, r, err)
-		return
-	}
-	defer free()
-	api.WriteJSON(w, r, http.StatusOK, openai.NewCompletion(job.ChatID(in.job.ID), in.job.CreatedAt.Time, &t.Completed, t.Output()))
+	g.answerWhole(w, r, in, func(t *job.Transcript) any {
+		return openai.NewCompletion(job.ChatID(in.job.ID), in.job.CreatedAt.Time, &t.Completed, t.Output())
+	})
 }
 
 // streamChat sends nothing before the first token, so that a failure until then
@@ -159,11 +155,15 @@ func (g *Gateway) serveEmbeddings(w http.ResponseWriter, r *http.Request) {
 		api.WriteError(w, r, err)
 		return
 	}
-	t, free, err := g.wholeAnswer(r.Context(), api.Tenant(r.Context()), in)
+	g.answerWhole(w, r, in, func(t *job.Transcript) any { return openai.NewEmbeddings(&t.Completed, t.Output()) })
+}
+
+// answerWhole answers with what is made of all that a job said.
+func (g *Gateway) answerWhole(w http.ResponseWriter, r *http.Request, in intake, of func(*job.Transcript) any) {
+	body, err := g.wholeAnswer(r.Context(), api.Tenant(r.Context()), in, of)
 	if err != nil {
 		api.WriteError(w, r, err)
 		return
 	}
-	defer free()
-	api.WriteJSON(w, r, http.StatusOK, openai.NewEmbeddings(&t.Completed, t.Output()))
+	api.WriteRaw(w, r, http.StatusOK, body)
 }

@@ -1,8 +1,11 @@
 package gateway
 
 import (
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -46,6 +49,43 @@ func TestAClientThatLeavesEndsNothingButItsConnection(t *testing.T) {
 		}
 		return len(g.gateway.folding) == 0
 	})
+}
+
+// unread is a client that takes nothing of its answer.
+type unread struct {
+	http.ResponseWriter
+	begun chan struct{} // told that there is something to take
+	gone  chan struct{} // closed when it leaves
+}
+
+func (u unread) Write([]byte) (int, error) {
+	u.begun <- struct{}{}
+	<-u.gone
+	return 0, io.ErrClosedPipe
+}
+
+func TestAnAnswerThatIsNotReadHoldsNoTranscript(t *testing.T) {
+	g, d := onDesk(t, Config{})
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for path, body := range map[string]string{
+		chatEndpoint: `{"model":"sim",` + hello + `}`, embeddingsEndpoint: `{"model":"sim","input":"x"}`,
+	} {
+		u := unread{httptest.NewRecorder(), make(chan struct{}, 1), make(chan struct{})}
+		defer close(u.gone)
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, path, strings.NewReader(body))
+		r.Header.Set("Content-Type", "application/json")
+		serve := g.gateway.serveChat
+		if path == embeddingsEndpoint {
+			serve = g.gateway.serveEmbeddings
+		}
+		wg.Go(func() { serve(u, r) })
+		(<-d.jobs).whole(3)
+		<-u.begun
+		if n := len(g.gateway.folding); n != 0 {
+			t.Errorf("%s: %d transcripts are held", path, n)
+		}
+	}
 }
 
 func TestAStopIsToldInTheStreamAndBeforeItAsAnAnswer(t *testing.T) {
