@@ -129,10 +129,14 @@ func (h *hub) forgetLocked(p *partition) {
 }
 
 // follow makes sure that a partition, which the caller has acquired, is followed.
+// It takes Config.Patience at most, the wait for others who ask among it: while
+// Kafka is away each of them would have to find that out in turn.
 func (h *hub) follow(ctx context.Context, p *partition) error {
 	if _, followed := p.end(); followed {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, h.cfg.Patience)
+	defer cancel()
 	select { // one asks, the others wait for what it finds
 	case p.opening <- struct{}{}:
 		defer func() { <-p.opening }()
@@ -146,8 +150,6 @@ func (h *hub) follow(ctx context.Context, p *partition) error {
 		end   int64
 		topic cursor.TopicID
 	)
-	ctx, cancel := context.WithTimeout(ctx, h.cfg.Patience)
-	defer cancel()
 	ask, actx := errgroup.WithContext(ctx)
 	ask.Go(func() (err error) {
 		end, err = h.log.Offset(actx, h.of(p.id), kafka.End())
@@ -329,8 +331,11 @@ func (h *hub) close() {
 }
 
 // read reads one piece of a partition from Kafka and lets use have it. A bounded
-// number of pieces are in memory at once, so use must not wait for anybody.
+// number of pieces are in memory at once, so use must not wait for anybody. It
+// takes Config.Patience at most, the wait for its turn among it.
 func (h *hub) read(ctx context.Context, tp kafka.TopicPartition, from int64, use func(kafka.Fetched)) error {
+	ctx, cancel := context.WithTimeout(ctx, h.cfg.Patience)
+	defer cancel()
 	select {
 	case h.reads <- struct{}{}:
 		defer func() { <-h.reads }()
@@ -338,8 +343,6 @@ func (h *hub) read(ctx context.Context, tp kafka.TopicPartition, from int64, use
 		return fmt.Errorf("read %s: %w", tp, ctx.Err())
 	}
 	h.metrics.catchUps.Inc()
-	ctx, cancel := context.WithTimeout(ctx, h.cfg.Patience)
-	defer cancel()
 	got, err := h.log.Fetch(ctx, tp, from, h.cfg.CatchUpBytes, 0)
 	if err != nil {
 		h.metrics.catchUpErrs.Inc()
