@@ -66,7 +66,7 @@ func writePatiently(w http.ResponseWriter, body []byte, patience time.Duration) 
 		if err := control.SetWriteDeadline(time.Now().Add(patience)); err != nil && !errors.Is(err, http.ErrNotSupported) {
 			return err //nolint:wrapcheck // only logged
 		}
-		if _, err := w.Write(piece); err != nil {
+		if _, err := w.Write(piece); err != nil { //nolint:gosec // JSON, and said to be so, with nosniff
 			return err //nolint:wrapcheck // only logged
 		}
 		if body = body[len(piece):]; len(body) == 0 {
