@@ -104,7 +104,7 @@ func (g *Gateway) wholeAnswer(ctx context.Context, tenant string, in intake, of 
 	if f.err != nil {
 		return nil, f.err
 	}
-	free, err := g.fold(ctx)
+	free, err := g.fold(ctx, g.cfg.AnswerPatience) // it stands in nobody's way, and asking again would make a second job
 	if err != nil {
 		return nil, err
 	}

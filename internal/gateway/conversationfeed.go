@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/penstock-io/penstock/internal/fault"
+	"github.com/penstock-io/penstock/internal/fence"
 	"github.com/penstock-io/penstock/internal/job"
 )
 
@@ -39,6 +40,7 @@ type conversationFeed struct {
 	visitor func(*entry) bool
 
 	begin int64 // where a snapshot's reading begins
+	asks  bool  // for a snapshot that is to be begun
 	snap  *talk // until the snapshot was sent
 }
 
@@ -88,6 +90,7 @@ func (f *conversationFeed) open(ctx context.Context, named *int32, at string, sn
 	case at != "":
 		err = f.resume(ctx, at)
 	case snapshot:
+		f.asks = true
 		f.begin, _, err = f.g.begin(ctx, f.part, place{partition: id, since: since})
 		f.reader = newReader(f.g.hub, f.part, f.begin, -1)
 	default:
@@ -151,6 +154,12 @@ func (f *conversationFeed) poll(ctx context.Context) (<-chan struct{}, error) {
 	if f.over {
 		return nil, errNoMore
 	}
+	if f.asks {
+		if f.reader.near {
+			return nil, errFar
+		}
+		return nil, f.beginSnapshot(ctx)
+	}
 	wait, err := f.reader.poll(ctx, f.visitor)
 	if gap, ok := errors.AsType[*gapError](err); ok {
 		f.over = gap.reason == gapRecreated
@@ -158,8 +167,13 @@ func (f *conversationFeed) poll(ctx context.Context) (<-chan struct{}, error) {
 		f.gap(gap.reason, f.reader.here(), "")
 		wait, err = nil, nil
 	}
-	if f.snap != nil && err == nil && (f.over || f.reader.next >= f.snap.until) {
+	switch {
+	case f.snap == nil:
+	case err == nil && (f.over || f.reader.next >= f.snap.until):
 		f.sendSnapshot(f.reader.here())
+	case err != nil && !errors.Is(err, errFar):
+		f.endSnapshot() // others need the room while the log cannot be read
+		f.asks = true
 	}
 	return wait, err
 }
@@ -234,14 +248,19 @@ func (f *conversationFeed) fold(e *entry) {
 // folding implements folder.
 func (f *conversationFeed) folding() bool { return f.snap != nil }
 
-// beginSnapshot implements folder.
+// pending implements folder.
+func (f *conversationFeed) pending() bool { return f.asks }
+
+// beginSnapshot begins to gather what was said so far.
 func (f *conversationFeed) beginSnapshot(ctx context.Context) error {
-	free, err := f.g.fold(ctx)
+	free, err := f.g.fold(ctx, f.g.cfg.Patience)
 	if err != nil {
 		return err
 	}
+	f.reader.seek(f.begin) // it may be there for the second time
+	f.reader.filter, f.jobs = fence.Filter{}, nil
 	until, _ := f.part.end()
-	f.snap = &talk{until: until, free: free}
+	f.snap, f.asks = &talk{until: until, free: free}, false
 	return nil
 }
 

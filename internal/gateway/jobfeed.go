@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"time"
 
+	"github.com/penstock-io/penstock/internal/fault"
 	"github.com/penstock-io/penstock/internal/job"
 )
 
@@ -13,6 +15,7 @@ type jobFeed struct {
 	jobStream
 	out  sink
 	snap *snapshot // until it was sent
+	asks bool      // a snapshot is to be begun
 
 	hole    *hole      // a gap of which it is not known yet what can be had elsewhere
 	mend    *mend      // that was, until it was sent
@@ -66,24 +69,29 @@ func (f *jobFeed) stand() stand { return stand{f.tenant, f.reader.filter.Epochs,
 
 // poll implements feed.
 func (f *jobFeed) poll(ctx context.Context) (<-chan struct{}, error) {
-	if f.hole != nil {
-		if f.reader.near {
+	if f.hole != nil || f.asks || f.mend != nil && f.mend.due != nil {
+		switch {
+		case f.reader.near:
 			return nil, errFar
+		case f.asks:
+			return nil, f.beginSnapshot(ctx)
+		case f.hole != nil:
+			return nil, f.fill(ctx)
+		default:
+			return nil, f.sendMend(ctx)
 		}
-		return nil, f.fill(ctx)
 	}
 	wait, err := f.jobStream.poll(ctx)
-	switch {
-	case f.mend == nil:
-	case errors.Is(err, errNoMore):
-		f.sendMend(f.reader.here(), -1)
-	case err == nil && f.reader.next >= f.mend.until: // the log has lost the end as well
-		f.sendMend(f.reader.here(), -1)
-		f.over = true
-		return nil, nil
+	if f.mend != nil {
+		wait, err = f.found(wait, err)
 	}
-	if f.snap != nil && f.reader.next >= f.snap.until && (err == nil || errors.Is(err, errNoMore)) {
+	switch {
+	case f.snap == nil:
+	case f.reader.next >= f.snap.until && (err == nil || errors.Is(err, errNoMore)):
 		f.sendSnapshot()
+	case err != nil && !errors.Is(err, errNoMore) && !errors.Is(err, errFar):
+		f.endSnapshot() // others need the room while the log cannot be read
+		f.asks = true
 	}
 	return wait, err
 }
@@ -97,7 +105,8 @@ func (f *jobFeed) take(e *entry) bool {
 		if !e.view.Type.Terminal() {
 			return true
 		}
-		f.sendMend(f.reader.place(e.offset, -1), e.view.Seq-1)
+		f.mend.due = &due{f.reader.place(e.offset, -1), e.offset, e.view.Seq - 1}
+		return false
 	}
 	if f.snap != nil {
 		// The end is always sent as it is: a client has to learn of it.
@@ -130,31 +139,41 @@ func (f *jobFeed) endSnapshot() {
 	}
 }
 
+// pending implements folder.
+func (f *jobFeed) pending() bool { return f.asks }
+
 // beginSnapshot makes the stream begin with what was said so far. A cursor is
 // then no more than a hint where the job may begin.
 func (f *jobFeed) beginSnapshot(ctx context.Context) error {
-	free, err := f.g.fold(ctx)
+	free, err := f.g.fold(ctx, f.g.cfg.Patience)
 	if err != nil {
 		return err
 	}
 	f.out.reset()
-	if f.later {
+	if f.later || f.asks {
 		f.later, f.anySeq, f.hole = false, false, nil // a gap at the cursor is none from the beginning
 		f.restart(f.start)
 	}
 	until, _ := f.part.end()
-	f.snap = &snapshot{until: until, at: f.reader.here(), free: free}
+	f.snap, f.asks = &snapshot{until: until, at: f.reader.here(), free: free}, false
 	return nil
 }
 
 // folds bounds the transcripts that are in memory at once.
 const folds = 64
 
-// fold waits for room for one more transcript.
-func (g *Gateway) fold(ctx context.Context) (free func(), err error) {
+// fold waits for room for one more transcript, for a bounded time: whoever waits may
+// stand in the way of those who have some.
+func (g *Gateway) fold(ctx context.Context, patience time.Duration) (free func(), err error) {
+	full := time.NewTimer(patience)
+	defer full.Stop()
 	select {
 	case g.folding <- struct{}{}:
 		return func() { <-g.folding }, nil
+	case <-full.C:
+		f := fault.New(fault.Unavailable, "this server is reading %d answers from the log, as many as it does at once: try again soon", folds)
+		f.RetryAfter = time.Second
+		return nil, f
 	case <-ctx.Done():
 		return nil, ctx.Err() //nolint:wrapcheck // the caller's own
 	}
@@ -163,7 +182,6 @@ func (g *Gateway) fold(ctx context.Context) (free func(), err error) {
 // end lets go of what the feed holds.
 func (f *jobFeed) end() {
 	f.endSnapshot()
-	f.endMend()
 	f.close()
 }
 

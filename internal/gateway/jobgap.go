@@ -2,6 +2,8 @@ package gateway
 
 import (
 	"context"
+	"errors"
+	"time"
 
 	"github.com/penstock-io/penstock/internal/fence"
 	"github.com/penstock-io/penstock/internal/job"
@@ -18,15 +20,28 @@ type hole struct {
 	anySeq, seen bool
 }
 
-// mend is what a job said that has ended, by its row, for a client that is missing
-// some of it. It stands in place of all events up to the terminal one, which the log
-// may have lost as well.
+// mend is what is known of a job that has ended, by its row, for a client that is
+// missing some of what it said. The row's text stands in place of all events up to
+// the terminal one, which the log may have lost as well. It is asked for when that
+// one was found, or is known to be lost: the search for it holds no text.
 type mend struct {
-	text   string
-	status job.Status
-	until  int64 // the log's end when the job had ended: its terminal event lies below
-	free   func()
+	hole  *hole // where it goes on if the row has it no more
+	until int64 // the log's end when the job had ended: its terminal event lies below
+	due   *due  // nil while its terminal event is looked for
 }
+
+// due is where a mend is sent, and the stream goes on behind it.
+type due struct {
+	at      string // the cursor of that place
+	offset  int64  // of the terminal event
+	through int64  // the seq before it; -1 where the log has none
+}
+
+// endSlack is by how much a job's terminal event may be older than its row says,
+// whose time is that of the fact: a fact is written when its event was read back,
+// and by another clock after a takeover. One that is older yet is taken for lost,
+// and the row tells of the end as well.
+const endSlack = time.Hour
 
 // mendData is a snapshot of a job of which the log has no event left.
 type mendData struct {
@@ -44,49 +59,85 @@ func (f *jobFeed) gap(reason, cursor string) {
 }
 
 // fill asks whether what is missing can be had from the job's row, and goes on where
-// the gap was. A job that goes on has no text there, and neither has one whose row
-// cannot be asked for: of these the client has what the log has.
+// the gap was, or not long before the job's end. A job that goes on has no text
+// there, and neither has one whose row cannot be asked for: of these the client has
+// what the log has.
 func (f *jobFeed) fill(ctx context.Context) error {
 	row, err := f.g.row(ctx, f.tenant, f.id)
-	if err == nil && row != nil && row.Status.Ended() && len(row.Output) > 0 {
+	h, from := f.hole, f.hole.next
+	if err == nil && tellsAll(row) {
+		tp := f.g.hub.of(f.part.id)
+		until, err := f.g.offset(ctx, tp, kafka.End())
+		if err != nil {
+			return err
+		}
+		if !row.EndedAt.IsZero() {
+			near, err := f.g.offset(ctx, tp, kafka.AtTime(row.EndedAt.Add(-endSlack)))
+			if err != nil {
+				return err
+			}
+			from = max(from, min(near, until))
+		}
 		f.endSnapshot() // it would lack what is missing
-		until, err := f.g.offset(ctx, f.g.hub.of(f.part.id), kafka.End())
-		if err != nil {
-			return err
-		}
-		free, err := f.g.fold(ctx)
-		if err != nil {
-			return err
-		}
-		f.mend = &mend{row.Output[0].Message.Content, row.Status, until, free}
+		f.mend = &mend{hole: h, until: until}
 		f.reader.about = subject{} // it is rung for others' records too, which tell that until has come
 		f.reader.narrow()
 	}
-	h := f.hole
 	f.hole = nil
-	f.reader.seek(h.next)
-	f.reader.leaderEpoch, f.reader.filter = h.leaderEpoch, h.filter
-	f.progress, f.anySeq, f.seen = h.progress, h.anySeq, h.seen
+	f.goBack(h)
+	if from > h.next {
+		f.reader.seek(from)
+	}
 	return nil
 }
 
-// sendMend sends what the row has. through is the seq before the terminal event; -1
-// where the log has none.
-func (f *jobFeed) sendMend(at string, through int64) {
-	n := notice{Type: streamSnapshot, Tenant: f.tenant, Job: f.id, Data: snapshotData{f.mend.text, through}}
-	if through < 0 {
-		n.Data = mendData{f.mend.text, f.mend.status}
-		f.outcome = f.mend.status
-	}
-	f.out.notice(at, n, f.g.cfg.Now())
-	f.endMend()
+// tellsAll tells whether a row has all that a job said.
+func tellsAll(row *job.Resource) bool { return row != nil && row.Status.Ended() && len(row.Output) > 0 }
+
+func (f *jobFeed) goBack(h *hole) {
+	f.reader.seek(h.next)
+	f.reader.leaderEpoch, f.reader.filter = h.leaderEpoch, h.filter
+	f.progress, f.anySeq, f.seen = h.progress, h.anySeq, h.seen
 }
 
-func (f *jobFeed) endMend() {
-	if f.mend != nil {
-		f.mend.free()
-		f.mend = nil
+// found comes after a poll in which a mend became due: the stream goes back in front
+// of the terminal event, which is sent behind the mend.
+func (f *jobFeed) found(wait <-chan struct{}, err error) (<-chan struct{}, error) {
+	m := f.mend
+	switch {
+	case m.due != nil:
+		f.reader.seek(m.due.offset)
+		f.progress = job.Progress{NextSeq: m.due.through + 1}
+	case errors.Is(err, errNoMore), err == nil && f.reader.next >= m.until: // the log has lost the end as well
+		m.due = &due{at: f.reader.here(), through: -1}
+	default:
+		return wait, err
 	}
+	return nil, nil
+}
+
+// sendMend sends what the row has. Where it has it no more, the client has what the
+// log has, from the gap on.
+func (f *jobFeed) sendMend(ctx context.Context) error {
+	m := f.mend
+	row, err := f.g.row(ctx, f.tenant, f.id)
+	switch {
+	case err != nil && !notFound(err):
+		return err
+	case !tellsAll(row):
+		f.mend = nil
+		f.goBack(m.hole)
+		return nil
+	}
+	text := row.Output[0].Message.Content
+	n := notice{Type: streamSnapshot, Tenant: f.tenant, Job: f.id, Data: snapshotData{text, m.due.through}}
+	if m.due.through < 0 {
+		n.Data = mendData{text, row.Status}
+		f.outcome, f.over = row.Status, true
+	}
+	f.out.notice(m.due.at, n, f.g.cfg.Now())
+	f.mend = nil
+	return nil
 }
 
 // status names how the job ended, as far as it is known.

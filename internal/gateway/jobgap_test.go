@@ -1,21 +1,38 @@
 package gateway
 
 import (
+	"context"
 	"errors"
+	"strconv"
+	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
 
 	"github.com/penstock-io/penstock/internal/cursor"
 	"github.com/penstock-io/penstock/internal/event"
+	"github.com/penstock-io/penstock/internal/fault"
 	"github.com/penstock-io/penstock/internal/job"
 )
 
 // row makes the row of a job that has ended.
-func (a *author) row(text string) {
+func (a *author) row(text string) *job.Resource {
 	res := &job.Resource{ID: a.head.Job, Status: job.Completed}
 	if text != "" {
 		res.Output = []event.OutputChoice{{Message: event.Message{Role: "assistant", Content: text}, FinishReason: "stop"}}
 	}
 	a.g.rows.set(a.head.Tenant, res, nil)
+	return res
+}
+
+// bytesRead is how much was read from Kafka that is not in memory.
+func (g *ground) bytesRead() float64 {
+	g.Helper()
+	var m dto.Metric
+	g.no(g.gateway.metrics.catchUpByte.Write(&m))
+	return m.GetCounter().GetValue()
 }
 
 // overBoth gives a job's events as a client gets them over SSE, and over a socket
@@ -155,4 +172,142 @@ func TestAMendedJobEndsWhereTheLogHasLostItsEndToo(t *testing.T) {
 			t.Errorf("%d answers are held", n)
 		}
 	})
+}
+
+// TestMoreMendsThanTranscriptsAreSentOnOneSocket has more subscriptions meet a gap
+// than transcripts fit in memory, on a socket of few errands.
+func TestMoreMendsThanTranscriptsAreSentOnOneSocket(t *testing.T) {
+	g := onOne(t, Config{BudgetBytes: 1})
+	a := g.author()
+	acks := a.whole(10)
+	g.retain(a.part, acks[5].Offset)
+	a.row("the whole answer")
+	c := g.dial()
+	const subs = folds + 2*maxErrands
+	for i := range subs {
+		c.say(subscribeJob(strconv.Itoa(i), a))
+	}
+	texts := 0
+	for ends := 0; ends < subs; {
+		f := c.next()
+		for _, e := range f.list(t) {
+			if e.Type == streamSnapshot && e.Data.Text == "the whole answer" {
+				texts++
+			}
+		}
+		if f.Op == "end" {
+			ends++
+		}
+	}
+	if texts != subs {
+		t.Errorf("%d of %d have the answer", texts, subs)
+	}
+}
+
+// TestASnapshotThatCannotBeReadMakesRoomForOthers has the log fail while a snapshot
+// is gathered: it is sent once the log is back, and holds nothing until then.
+func TestASnapshotThatCannotBeReadMakesRoomForOthers(t *testing.T) {
+	o := &openJobs{jobs: map[string]*job.Resource{}}
+	g, f := shaken(t, Config{BudgetBytes: 1, CatchUpBytes: 1, Open: o})
+	a := g.turn("chat")
+	o.jobs[a.head.Tenant+"/chat"] = &job.Resource{
+		ID: a.head.Job, CreatedAt: job.Time{Time: time.Now().Add(-time.Minute)}, Request: &job.Position{Partition: a.part},
+	}
+	a.started()
+	for range 5 { // in batches of their own, so that there is something to read after the first
+		a.say("x")
+	}
+	for name, say := range map[string]string{
+		"a job":          subscribeJob("s", a, `,"snapshot":true,"credit":1`),
+		"a conversation": subscribeChat("s", `,"snapshot":true,"credit":1`),
+	} {
+		failed := make(chan struct{}, 100)
+		var reads atomic.Int32
+		f.set(func(int64) error {
+			if reads.Add(1) == 1 {
+				return nil
+			}
+			failed <- struct{}{}
+			return errAway
+		})
+		c := g.dial()
+		c.say(say)
+		<-failed
+		eventually(t, func() bool { return len(g.gateway.folding) == 0 })
+		f.set(nil)
+		for all := []got(nil); len(all) == 0; {
+			if all = c.next().list(t); len(all) > 0 && (all[0].Type != streamSnapshot || all[0].Data.Text != "xxxxx") {
+				t.Errorf("%s: got %v, want all in a snapshot", name, all)
+			}
+		}
+		c.close()
+	}
+}
+
+func TestAMendWhoseRowIsGoneGivesWhatTheLogHas(t *testing.T) {
+	g := onOne(t, Config{BudgetBytes: 1})
+	a := g.author()
+	acks := a.whole(10)
+	g.retain(a.part, acks[5].Offset)
+	a.row("the whole answer")
+	g.restart(func(c *Config) { c.Rows, c.Grace = &fading{rows: g.rows}, time.Minute }) // nobody else asks for the row
+	for over, all := range g.overBoth(a, "") {
+		if len(all) != 8 || all[0].Data.Reason != gapRetention {
+			t.Fatalf("over %s: %v, want a gap and seven events", over, all)
+		}
+		seqs(t, all[1:], 5)
+	}
+}
+
+// fading are rows that have nothing every other time.
+type fading struct {
+	*rows
+	asked atomic.Int32
+}
+
+func (r *fading) Find(ctx context.Context, tenant, id string) (*job.Resource, error) {
+	if r.asked.Add(1)%2 == 0 {
+		return nil, fault.New(fault.NotFound, "no row")
+	}
+	return r.rows.Find(ctx, tenant, id)
+}
+
+// TestAMendIsLookedForNearTheJobsEnd has much in the log between what retention took
+// and the job's end, all of it hours older than the end.
+func TestAMendIsLookedForNearTheJobsEnd(t *testing.T) {
+	g := onOne(t, Config{BudgetBytes: 1})
+	a := g.author()
+	a.started()
+	at := g.open(events(a)).must().id
+	other := g.authorOf("other", a.part)
+	junk := make([]event.Record, 30)
+	for i := range junk {
+		junk[i] = other.next(event.OutputDelta, event.Delta{Content: strings.Repeat("x", 30_000)})
+		junk[i].Time = time.Now().Add(-2 * endSlack)
+	}
+	acks := g.append(junk...)
+	a.say("x")
+	a.complete()
+	g.retain(a.part, acks[1].Offset)
+	for name, c := range map[string]struct {
+		ended time.Time
+		want  event.Type
+	}{
+		"the event is near": {time.Now(), event.OutputCompleted}, "it is far older than its row says": {time.Now().Add(2 * endSlack), streamSnapshot},
+	} {
+		a.row("the whole answer").EndedAt = job.Time{Time: c.ended}
+		before := g.bytesRead()
+		ws := g.dial()
+		ws.say(subscribeJob("a", a, `,"cursor":"`+at+`"`))
+		ws.want("subscribed")
+		all, status := ws.untilEnd()
+		last := all[len(all)-1]
+		if last.Type != c.want || status != "completed" || text(all) != "the whole answer" {
+			t.Errorf("%s: got %v that ends with %s", name, all, last.data)
+		}
+		if n := g.bytesRead() - before; n > 100_000 {
+			t.Errorf("%s: %v bytes were read: all that is in the log", name, n)
+		}
+		ws.close()
+	}
 }

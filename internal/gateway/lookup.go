@@ -23,7 +23,7 @@ func (g *Gateway) Lookup() *Lookup { return &Lookup{g} }
 // fault.NotFound says that the log has nothing of it. partition is that of a
 // job whose id was not minted here, where the caller knows it.
 func (l *Lookup) Job(ctx context.Context, tenant, id string, partition *int32) (*job.Resource, error) {
-	free, err := l.g.fold(ctx)
+	free, err := l.g.fold(ctx, l.g.cfg.Patience)
 	if err != nil {
 		return nil, err
 	}

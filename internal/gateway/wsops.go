@@ -84,9 +84,7 @@ func (s *socket) openJob(sub *subscription, f *clientFrame) error {
 	}
 	sub.feed, sub.job, sub.reader, sub.part = j, j, j.reader, j.part
 	sub.settling = &settling{}
-	if f.snapshot {
-		sub.folder = j
-	}
+	j.asks = f.snapshot
 	return nil
 }
 
@@ -115,9 +113,6 @@ func (s *socket) openConversation(sub *subscription, f *clientFrame) error {
 	}
 	sub.feed, sub.reader, sub.part = c, c.reader, c.part
 	sub.begins = c.reader.here()
-	if f.snapshot {
-		sub.folder = c
-	}
 	return nil
 }
 

@@ -14,8 +14,8 @@ import (
 
 // folder is a feed that may begin with what was said so far.
 type folder interface {
-	beginSnapshot(ctx context.Context) error
-	folding() bool
+	pending() bool // it begins with it, and has not begun
+	folding() bool // it has begun with it, and it was not sent
 	endSnapshot()
 }
 
@@ -26,7 +26,6 @@ type subscription struct {
 	name, ref string
 	feed      feed
 	job       *jobFeed // nil where it is not of a job
-	folder    folder   // until the snapshot was asked for; nil without
 	reader    *reader
 	part      *partition
 	frame     envelope
@@ -93,9 +92,6 @@ func (sub *subscription) close() {
 	}
 	if f, ok := sub.feed.(folder); ok {
 		f.endSnapshot()
-	}
-	if sub.job != nil {
-		sub.job.endMend()
 	}
 	if sub.part != nil {
 		sub.reader.leave()
@@ -173,10 +169,6 @@ func (s *socket) adopt(sub *subscription) {
 	if sub.settling == nil {
 		s.announce(sub)
 	}
-	if sub.folder != nil {
-		s.fetch(sub)
-		return
-	}
 	s.queue.add(sub)
 }
 
@@ -193,6 +185,10 @@ func (s *socket) announce(sub *subscription) {
 // turn reads a piece for a subscription, as much as goes into one frame.
 func (s *socket) turn(sub *subscription) {
 	if sub.gone || sub.away {
+		return
+	}
+	if f, ok := sub.feed.(folder); ok && f.pending() { // a snapshot costs no credit
+		s.fetch(sub)
 		return
 	}
 	if sub.frame.credit == 0 && !sub.over() {
@@ -213,7 +209,7 @@ func (s *socket) after(sub *subscription, wait <-chan struct{}, err error) {
 	if sub.settling != nil && (errors.Is(err, errNoMore) || err == nil && sub.job.settled(sub.settling, wait)) {
 		s.announce(sub)
 		switch {
-		case sub.job.over && sub.job.hole != nil:
+		case sub.job.over && (sub.job.hole != nil || sub.job.mend != nil):
 			wait, err = nil, nil // the job's row may have what is missing
 		case sub.job.over:
 			err = errNoMore
@@ -330,12 +326,6 @@ func (s *socket) fetch(sub *subscription) {
 
 func (sub *subscription) readFar(ctx context.Context) (wait <-chan struct{}, err error) {
 	f, folds := sub.feed.(folder)
-	if sub.folder != nil {
-		if err := sub.folder.beginSnapshot(ctx); err != nil {
-			return nil, err //nolint:wrapcheck // it goes on with it later
-		}
-		sub.folder = nil
-	}
 	for {
 		wait, err = sub.feed.poll(ctx)
 		if err != nil || wait != nil || !folds || !f.folding() {
