@@ -247,6 +247,7 @@ func TestAJobThatWasMintedByAClockAheadOfOursIsFound(t *testing.T) {
 	m, _ := job.ParseID(id)
 	a := g.authorOf(id, m.Partition)
 	ahead := time.Now().Add(time.Minute)
+	a.requestAt(event.Standard, ahead)
 	var recs []event.Record
 	for range 3 {
 		recs = append(recs, a.next(event.OutputDelta, event.Delta{Content: "x"}))

@@ -55,12 +55,17 @@ type jobStream struct {
 // openJob begins the stream of a job's events: at its beginning, or behind a
 // cursor. The stream needs a close.
 func (g *Gateway) openJob(ctx context.Context, s *jobStream, named *int32, at string) error {
-	s.g = g
-	s.visitor = s.visit
-	var err error
-	if s.place, err = g.locate(ctx, s.tenant, s.id, named); err != nil {
+	pl, err := g.locate(ctx, s.tenant, s.id, named)
+	if err != nil {
 		return err
 	}
+	return g.openAt(ctx, s, pl, at)
+}
+
+// openAt is openJob where it is known where the job's records lie.
+func (g *Gateway) openAt(ctx context.Context, s *jobStream, pl place, at string) error {
+	s.g, s.place, s.visitor = g, pl, s.visit
+	var err error
 	if s.part, err = g.hub.acquire(ctx, s.place.partition); err != nil {
 		return unavailable(ctx, err)
 	}

@@ -254,8 +254,9 @@ func TestLookupTellsOfJobsFromTheLogAlone(t *testing.T) {
 		a.complete()
 		wg.Wait()
 		check(job.Completed, "done")
-		other := g.author() // output without a request
+		other := g.author() // output without a request, of which the row tells
 		other.whole(1)
+		g.rows.set(other.head.Tenant, &job.Resource{ID: other.head.Job, Status: job.Queued}, nil)
 		if res, err := look.Job(ctx, other.head.Tenant, other.head.Job, nil); err != nil || res.Status != job.Completed || res.Lane != event.Standard {
 			t.Errorf("without a request: %+v, %v", res, err)
 		}

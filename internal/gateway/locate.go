@@ -81,6 +81,19 @@ func (g *Gateway) locate(ctx context.Context, tenant, id string, named *int32) (
 	return pl, nil
 }
 
+// requested narrows a place to what is known of a job's request, if it was not known
+// before. The clock of whoever wrote it may be ahead of ours.
+func (pl *place) requested(res *job.Resource, now time.Time) {
+	if res == nil || res.Request == nil || res.CreatedAt.IsZero() || !pl.since.IsZero() {
+		return
+	}
+	since := res.CreatedAt.Time
+	if since.After(now) {
+		since = now
+	}
+	pl.since = since.Add(-rowSlack)
+}
+
 // row asks for a job's row. Without rows it gives nothing.
 func (g *Gateway) row(ctx context.Context, tenant, id string) (*job.Resource, error) {
 	if g.cfg.Rows == nil {

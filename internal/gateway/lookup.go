@@ -6,8 +6,6 @@ import (
 	"log/slog"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/penstock-io/penstock/internal/event"
 	"github.com/penstock-io/penstock/internal/job"
 	"github.com/penstock-io/penstock/internal/kafka"
@@ -20,28 +18,46 @@ type Lookup struct{ g *Gateway }
 func (g *Gateway) Lookup() *Lookup { return &Lookup{g} }
 
 // Job folds a job's request and its output as they are in the log now. A
-// fault.NotFound says that the log has nothing of it. partition is that of a
-// job whose id was not minted here, where the caller knows it.
+// fault.NotFound says that neither the rows nor the log has anything of it.
+// partition is that of a job whose id was not minted here, where the caller knows
+// it.
 func (l *Lookup) Job(ctx context.Context, tenant, id string, partition *int32) (*job.Resource, error) {
+	return l.job(ctx, tenant, id, partition, false)
+}
+
+// job is Job. Where it is not certain that there is such a job, the rows and the
+// requests are asked first: nobody has a partition read, or holds room for a
+// transcript, for what is not.
+func (l *Lookup) job(ctx context.Context, tenant, id string, partition *int32, certain bool) (*job.Resource, error) {
+	pl, err := l.g.locate(ctx, tenant, id, partition)
+	if err != nil {
+		return nil, err
+	}
+	row, rowErr := l.g.row(ctx, tenant, id)
+	res, _, err := l.g.request(ctx, tenant, id, pl) // behind the rows: a request that has just got its row is kept for days
+	switch {
+	case err != nil:
+		return nil, unavailable(ctx, err)
+	case certain || row != nil || res != nil || l.g.cfg.Rows == nil:
+	case notFound(rowErr):
+		return nil, noJob(id)
+	default:
+		return nil, unavailable(ctx, rowErr) // the rows might know it
+	}
+	pl.requested(res, l.g.cfg.Now())
+	pl.requested(row, l.g.cfg.Now())
+	t := &transcript{log: l.g.cfg.Logger}
+	s := &jobStream{tenant: tenant, id: id, to: t}
 	free, err := l.g.fold(ctx, l.g.cfg.Patience)
 	if err != nil {
 		return nil, err
 	}
 	defer free()
-	t := &transcript{log: l.g.cfg.Logger}
-	s := &jobStream{tenant: tenant, id: id, to: t}
-	if err := l.g.openJob(ctx, s, partition, ""); err != nil {
+	if err := l.g.openAt(ctx, s, pl, ""); err != nil {
 		return nil, err
 	}
 	defer s.close()
-	var res *job.Resource
-	both, bctx := errgroup.WithContext(ctx)
-	both.Go(func() (err error) {
-		res, _, err = l.g.request(bctx, tenant, id, s.place)
-		return err
-	})
-	both.Go(func() error { return s.readAll(bctx) })
-	if err := both.Wait(); err != nil {
+	if err := s.readAll(ctx); err != nil {
 		return nil, unavailable(ctx, err)
 	}
 	switch {
@@ -108,12 +124,13 @@ func (s *jobStream) readAll(ctx context.Context) error {
 // Await returns a job when it has ended, or as it stands when ctx ends; that is
 // no error. A fault.NotFound says at once that nobody knows the job.
 func (l *Lookup) Await(ctx context.Context, tenant, id string, partition *int32) (*job.Resource, error) {
-	if err := l.ended(ctx, tenant, id, partition); err != nil && ctx.Err() == nil {
+	err := l.ended(ctx, tenant, id, partition)
+	if err != nil && ctx.Err() == nil {
 		return nil, err
 	}
 	now, cancel := l.g.patience(context.WithoutCancel(ctx))
 	defer cancel()
-	return l.Job(now, tenant, id, partition)
+	return l.job(now, tenant, id, partition, err == nil)
 }
 
 // ended waits for a job's end, or for the server's.
