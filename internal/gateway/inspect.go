@@ -41,33 +41,44 @@ func (g *Gateway) inspect(ctx context.Context, q question) verdict {
 	return v
 }
 
+// findOut looks into the log first where that is little: its start rests on a
+// clock. Behind a cursor it may be all there is, so there the job has to exist.
 func (g *Gateway) findOut(ctx context.Context, q question) verdict {
-	if !q.sure {
+	if !q.sure && !q.later {
 		from, p, err := g.earlier(ctx, q)
 		switch {
 		case err != nil:
 			return verdict{err: err}
-		case p.NextSeq > 0 && q.later:
-			return verdict{ended: p.End != "", from: -1}
 		case p.NextSeq > 0:
 			return verdict{from: from}
 		}
 	}
 	row, rowErr := g.row(ctx, q.tenant, q.id)
-	if rowErr == nil && row != nil {
+	if row != nil && (row.Status.Ended() || !q.later) {
 		return verdict{ended: row.Status.Ended(), from: -1}
 	}
-	req, whole, err := g.request(ctx, q.tenant, q.id, q.place)
-	switch {
-	case err != nil:
-		return verdict{err: err}
-	case req != nil:
-		return verdict{from: -1}
-	case !whole && rowErr != nil && !notFound(rowErr):
-		return verdict{err: unavailable(ctx, rowErr)} // neither can tell
-	default:
-		return verdict{err: noJob(q.id)}
+	if row == nil {
+		req, whole, err := g.request(ctx, q.tenant, q.id, q.place)
+		switch {
+		case err != nil:
+			return verdict{err: err}
+		case req != nil:
+			q.place.requested(req, g.cfg.Now())
+		case !whole && rowErr != nil && !notFound(rowErr):
+			return verdict{err: unavailable(ctx, rowErr)} // neither can tell
+		default:
+			return verdict{err: noJob(q.id)}
+		}
 	}
+	if !q.later {
+		return verdict{from: -1}
+	}
+	q.place.requested(row, g.cfg.Now())
+	_, p, err := g.earlier(ctx, q)
+	if err != nil {
+		return verdict{err: err}
+	}
+	return verdict{ended: p.End != "", from: -1} // the row may be late
 }
 
 // earlier looks for a job between where Kafka says that it begins and where it
