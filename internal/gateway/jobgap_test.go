@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"net/http"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -309,5 +310,48 @@ func TestAMendIsLookedForNearTheJobsEnd(t *testing.T) {
 			t.Errorf("%s: %v bytes were read: all that is in the log", name, n)
 		}
 		ws.close()
+	}
+}
+
+func TestWhoFindsNoRoomForATranscriptIsToldSoOrGetsItLater(t *testing.T) {
+	o := &openJobs{jobs: map[string]*job.Resource{}}
+	g := onOne(t, Config{Patience: 500 * time.Millisecond, Open: o})
+	a := g.turn("chat")
+	res := &job.Resource{ID: a.head.Job, CreatedAt: job.Time{Time: time.Now().Add(-time.Minute)}, Request: &job.Position{Partition: a.part}}
+	o.jobs[a.head.Tenant+"/chat"] = res
+	g.rows.set(a.head.Tenant, res, nil)
+	a.started()
+	a.say("said")
+	for range folds {
+		g.gateway.folding <- struct{}{}
+	}
+	_, err := g.gateway.Lookup().Job(t.Context(), a.head.Tenant, a.head.Job, nil)
+	if f, ok := errors.AsType[*fault.Error](err); !ok || f.Code != fault.Unavailable {
+		t.Errorf("looked up: %v, want unavailable", err)
+	}
+	g.open(events(a) + "?snapshot=1").status(http.StatusServiceUnavailable)
+	c := g.dial()
+	const subs = 2 * maxErrands
+	for i := range subs { // more than can wait for room at once
+		c.say(subscribeJob(strconv.Itoa(i), a, `,"snapshot":true,"credit":1`))
+	}
+	c.say(subscribeChat("chat", `,"snapshot":true`))
+	c.say(subscribeJob("quick", a)) // it needs none, and waits for none of them for long
+	for sub := ""; sub != "quick"; {
+		if f := c.next(); f.Op == "events" {
+			sub = f.Sub
+		}
+	}
+	for range folds {
+		<-g.gateway.folding
+	}
+	for got := map[string]bool{}; len(got) < subs+1; {
+		f := c.next()
+		if all := f.list(t); len(all) > 0 && !got[f.Sub] {
+			got[f.Sub] = true
+			if all[0].Type != streamSnapshot || all[0].Data.Text != "said" {
+				t.Errorf("%s got %v first, want the snapshot", f.Sub, all)
+			}
+		}
 	}
 }
