@@ -160,6 +160,13 @@ func (e *entry) following(kind subjectKind) *int32 {
 	return &e.ofJob
 }
 
+// entryBytes is about what an entry costs beside its record, in bytes, with the cursor
+// that is written for it once somebody has read it.
+const (
+	cursorBytes = 64 // of its text
+	entryBytes  = int(unsafe.Sizeof(entry{})+unsafe.Sizeof(placed{})) + cursorBytes
+)
+
 // scan makes entries of records, passing over those below from.
 func scan(records []event.Record, from int64) (entries []entry, bytes int) {
 	for len(records) > 0 && records[0].Offset < from {
@@ -177,7 +184,7 @@ func scan(records []event.Record, from int64) (entries []entry, bytes int) {
 		}
 		bytes += len(rec.Value) + len(rec.Key)
 	}
-	return entries, bytes + len(entries)*int(unsafe.Sizeof(entry{}))
+	return entries, bytes + len(entries)*entryBytes
 }
 
 // find returns the index of the first entry at offset or behind it.
