@@ -8,9 +8,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/penstock-io/penstock/internal/cursor"
 	"github.com/penstock-io/penstock/internal/event"
 	"github.com/penstock-io/penstock/internal/fault"
-	"github.com/penstock-io/penstock/internal/fence"
 	"github.com/penstock-io/penstock/internal/job"
 )
 
@@ -19,7 +19,7 @@ const little = 100_000
 
 // deep fills a partition with what was written hours ago, and gives a cursor behind
 // that. Nothing of it stays in memory.
-func (g *ground) deep(part int32) (cursor string) {
+func (g *ground) deep(part int32) (at string) {
 	g.Helper()
 	o := g.authorOf("other", part)
 	junk := make([]event.Record, 30)
@@ -32,13 +32,14 @@ func (g *ground) deep(part int32) (cursor string) {
 	p, err := g.gateway.hub.acquire(g.Context(), part) // so that the topic's id is known
 	g.no(err)
 	defer g.gateway.hub.release(p)
-	return g.gateway.cursor(part, endOf(g, part), -1, fence.Epochs{})
+	topic, _ := g.gateway.hub.born()
+	return cursor.Cursor{Topic: topic, Partition: part, LeaderEpoch: -1, Next: endOf(g, part)}.String()
 }
 
 func TestNoPartitionIsReadForAJobThatNobodyKnows(t *testing.T) {
 	g := onOne(t, Config{BudgetBytes: 1})
 	part := job.Partition("nonsense", testPartitions)
-	cursor := g.deep(part)
+	at := g.deep(part)
 	mistyped, err := job.Mint(time.Now().Add(-3*time.Hour), conversationIn(part), testPartitions, rand.Reader)
 	g.no(err)
 	for _, id := range []string{"nonsense", mistyped} {
@@ -46,7 +47,7 @@ func TestNoPartitionIsReadForAJobThatNobodyKnows(t *testing.T) {
 		if _, err := g.gateway.Lookup().Job(t.Context(), event.DefaultTenant, id, nil); !notFound(err) {
 			t.Errorf("%s: %v, want not found", id, err)
 		}
-		g.open(events(g.authorOf(id, part)) + "?cursor=" + cursor).status(http.StatusNotFound)
+		g.open(events(g.authorOf(id, part)) + "?cursor=" + at).status(http.StatusNotFound)
 		if n := g.bytesRead() - before; n > little {
 			t.Errorf("%v bytes were read for %s", n, id)
 		}
