@@ -37,7 +37,7 @@ func startLive(c *kafka.Cluster, topic string, partitions int32, heard func(v *e
 
 // run reads until ctx ends.
 func (l *live) run(ctx context.Context) {
-	defer l.tail.Close()
+	defer l.tail.Close() //nolint:contextcheck // a tail has a life of its own
 	for {
 		chunks, err := l.tail.Poll(ctx)
 		if err != nil {

@@ -218,7 +218,7 @@ func (c *TopicTailCmd) Run(ctx context.Context, sys *System, common *Common) err
 	if err != nil {
 		return fmt.Errorf("follow %s: %w", tp, err)
 	}
-	defer tail.Close()
+	defer tail.Close()              //nolint:contextcheck // a tail has a life of its own
 	tail.Follow(tp.Partition, from) //nolint:contextcheck // the tail has a life of its own, until Close
 	p := recordPrinter{sys: sys, out: c.Output, fenced: tp.Topic == names.Tokens()}
 	for {
