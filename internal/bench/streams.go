@@ -124,7 +124,7 @@ func (r *streaming) stream(ctx context.Context, sockets []*websocket.Conn) error
 	tokens := int((r.opt.Warm + r.opt.Measure).Seconds() * float64(r.opt.Rate))
 	body := fmt.Appendf(nil, `{"lane":"standard","body":{"model":"sim:tokens=%d,ttft=0s,gap=%s","messages":[{"role":"user","content":"go on"}]}}`,
 		tokens, time.Second/time.Duration(r.opt.Rate))
-	resp, err := r.server.do(ctx, http.MethodPost, "/v1/jobs", body)
+	resp, err := r.server.submit(ctx, body)
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,7 +17,12 @@ func streamingServer(t *testing.T, frames ...string) *Server {
 	t.Helper()
 	up := websocket.Upgrader{}
 	mux := http.NewServeMux()
+	var asked atomic.Int32
 	mux.HandleFunc("POST /v1/jobs", func(w http.ResponseWriter, _ *http.Request) {
+		if asked.Add(1) == 1 { // who is asked to come back does
+			http.Error(w, "come back", http.StatusTooManyRequests)
+			return
+		}
 		w.WriteHeader(http.StatusAccepted)
 		_, _ = fmt.Fprint(w, `{"id":"job_1"}`)
 	})

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -152,9 +153,32 @@ func (s *Server) do(ctx context.Context, method, path string, body []byte) (*htt
 	if resp.StatusCode/100 != 2 {
 		defer func() { _ = resp.Body.Close() }()
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 512))
-		return nil, fmt.Errorf("bench: %s %s: %s: %s", method, path, resp.Status, bytes.TrimSpace(text))
+		err := fmt.Errorf("%s: %s", resp.Status, bytes.TrimSpace(text))
+		if resp.StatusCode == http.StatusTooManyRequests {
+			err = fmt.Errorf("%w: %w", errBusy, err)
+		}
+		return nil, fmt.Errorf("bench: %s %s: %w", method, path, err)
 	}
 	return resp, nil
+}
+
+// errBusy says that the server is to be asked again in a while.
+var errBusy = errors.New("the server takes no more at present")
+
+// submitPatience bounds how long a job is offered to a server that takes no more.
+const submitPatience = 30 * time.Second
+
+// submit submits a job, and comes back as a client does whom the server asks to.
+func (s *Server) submit(ctx context.Context, body []byte) (*http.Response, error) {
+	for until := time.Now().Add(submitPatience); ; {
+		resp, err := s.do(ctx, http.MethodPost, "/v1/jobs", body)
+		if !errors.Is(err, errBusy) || time.Now().After(until) {
+			return resp, err
+		}
+		if pause(ctx, time.Second) != nil {
+			return nil, err
+		}
+	}
 }
 
 // firstDelta reads an event stream to its end, and tells when its first delta
