@@ -73,6 +73,17 @@ func asked() kafka.TopicPartition { return kafka.TopicPartition{Topic: names.Req
 
 func told() kafka.TopicPartition { return kafka.TopicPartition{Topic: names.Jobs()} }
 
+// forget has the database lose what writtenAhead wrote, with the checkpoints of facts.
+func forget(t *testing.T, pool *pgxpool.Pool) {
+	t.Helper()
+	if _, err := pool.Exec(t.Context(), `TRUNCATE penstock.jobs`); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pool.Exec(t.Context(), `UPDATE penstock.checkpoints SET next_offset = 0 WHERE topic = $1`, told().Topic); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // writtenAhead is a loop that holds a burst, of which it has written 500 requests
 // with their facts, ahead of the first.
 func writtenAhead(t *testing.T, pool *pgxpool.Pool, now time.Time) (l *loop, requests, facts []event.Record) {
@@ -90,12 +101,7 @@ func writtenAhead(t *testing.T, pool *pgxpool.Pool, now time.Time) (l *loop, req
 func TestADatabaseThatForgotRequestsThatWereWrittenAheadGetsThemAgain(t *testing.T) {
 	pool, now := database(t), time.Unix(1_800_000_000, 0)
 	l, requests, facts := writtenAhead(t, pool, now)
-	if _, err := pool.Exec(t.Context(), `TRUNCATE penstock.jobs`); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := pool.Exec(t.Context(), `UPDATE penstock.checkpoints SET next_offset = 0 WHERE topic = $1`, told().Topic); err != nil {
-		t.Fatal(err)
-	}
+	forget(t, pool)
 	mustFlush(t, l, facts[500:600], now) // it finds that out
 	mustFlush(t, l, requests, now)       // as both are read from their checkpoints
 	mustFlush(t, l, facts, now)

@@ -132,12 +132,7 @@ func TestFewRecordsDoNotMakeATransactionBesideAnother(t *testing.T) {
 func TestARequestThatWentAheadAndWasForgottenIsNotPassedOver(t *testing.T) {
 	pool, now := database(t), time.Unix(1_800_000_000, 0)
 	l, requests, facts := writtenAhead(t, pool, now)
-	if _, err := pool.Exec(t.Context(), `TRUNCATE penstock.jobs`); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := pool.Exec(t.Context(), `UPDATE penstock.checkpoints SET next_offset = 0 WHERE topic = $1`, told().Topic); err != nil {
-		t.Fatal(err)
-	}
+	forget(t, pool)
 	mustFlush(t, l, nil, now.Add(holdAtMost)) // all are due, those that went ahead among them
 	mustFlush(t, l, requests, now)            // as both are read from their checkpoints
 	mustFlush(t, l, facts, now)
@@ -167,12 +162,7 @@ func TestRequestsThatWentAheadAreReadAgainWhereTheirFactsGoToAnother(t *testing.
 	if at := l.group.(*script).seek(t); at != 0 || len(l.held.parts) != 0 {
 		t.Errorf("the requests are read again from %d, %d partitions are held", at, len(l.held.parts))
 	}
-	if _, err := pool.Exec(t.Context(), `TRUNCATE penstock.jobs`); err != nil { // as its last transactions
-		t.Fatal(err)
-	}
-	if _, err := pool.Exec(t.Context(), `UPDATE penstock.checkpoints SET next_offset = 0 WHERE topic = $1`, told().Topic); err != nil {
-		t.Fatal(err)
-	}
+	forget(t, pool) // as its last transactions
 	mustFlush(t, l, requests, now)
 	mustFlush(t, l, nil, now.Add(holdAtMost))
 	mustFlush(t, aLoop(t, pool, told()), facts, now)
@@ -294,9 +284,7 @@ func TestAPartitionThatStandsStillDoesNotHoldUpTheOthers(t *testing.T) {
 	}
 	letGo()
 	eventually(t, "the first is written", func() bool { return checkpointOf(t, pool, tellsOf(0)) == 30 })
-	if got := counted(t, p, folded.String()); got != 140 {
-		t.Errorf("%v of 140 were folded", got)
-	}
+	counts(t, p, folded.String(), 140)
 }
 
 // A partition is handed over when nothing of it is under way, so that its next
@@ -350,9 +338,7 @@ func TestAnotherOwnerCostsOnlyTheTransactionOfItsNumber(t *testing.T) {
 	}
 	g.say(kafka.Poll{Records: someFacts(0, 15, 5)})
 	eventually(t, "the rest is written", func() bool { return checkpointOf(t, pool, tellsOf(0)) == 20 })
-	if got := counted(t, p, folded.String()); got != 25 {
-		t.Errorf("%v were folded, want 20 and 5", got)
-	}
+	counts(t, p, folded.String(), 25)
 	if got := valueOf(t, p.metrics.conflicts); got != 1 {
 		t.Errorf("%v conflicts", got)
 	}
