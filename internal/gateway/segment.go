@@ -97,7 +97,7 @@ type segment struct {
 	before  spot      // where it begins
 	behind  spot      // where it ends: it covers the offsets between the two
 	bytes   int       // with what may be made of it for several watchers
-	taken   time.Time // what lies below next was in the log by then
+	taken   time.Time // what it covers was in the log by then
 }
 
 // segmentOverhead is about what a segment costs beside its entries, in bytes, and

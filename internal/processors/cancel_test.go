@@ -9,7 +9,6 @@ import (
 
 	"github.com/penstock-io/penstock/internal/event"
 	"github.com/penstock-io/penstock/internal/job"
-	"github.com/penstock-io/penstock/internal/kafka"
 	"github.com/penstock-io/penstock/internal/llm"
 )
 
@@ -211,29 +210,19 @@ func TestTheFactOfACancelledJobHoldsWhatWasSaid(t *testing.T) {
 	w.cancel(id)
 	text := w.outputs(id)[id].Text()
 	w.facts(id)
-	tp := kafka.TopicPartition{Topic: w.names.Jobs(), Partition: job.Partition(id, w.partitions)}
-	end, err := w.cluster.Offset(t.Context(), tp, kafka.End())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for recs, err := range w.cluster.Scan(t.Context(), tp, 0, end) {
-		if err != nil {
+	for _, rec := range w.records(w.names.Jobs(), w.partitionOf(id)) {
+		v, err := event.ScanHead(rec.Value)
+		if err != nil || v.Type != event.JobCancelled {
+			continue
+		}
+		var fact event.Cancelled
+		if err := event.DecodeData(v.Data, &fact); err != nil {
 			t.Fatal(err)
 		}
-		for i := range recs {
-			v, err := event.ScanHead(recs[i].Value)
-			if err != nil || v.Type != event.JobCancelled {
-				continue
-			}
-			var fact event.Cancelled
-			if err := event.DecodeData(v.Data, &fact); err != nil {
-				t.Fatal(err)
-			}
-			if len(fact.Output) != 1 || fact.Output[0].Message.Content != text || !strings.HasPrefix(fact.Model, "sim:") {
-				t.Errorf("%s, said %q", v.Data, text)
-			}
-			return
+		if len(fact.Output) != 1 || fact.Output[0].Message.Content != text || !strings.HasPrefix(fact.Model, "sim:") {
+			t.Errorf("%s, said %q", v.Data, text)
 		}
+		return
 	}
 	t.Error("there is no fact")
 }

@@ -235,6 +235,23 @@ func (w *world) outputsUntil(enough func(*told) bool, ids ...string) map[string]
 	return got
 }
 
+// records reads what stands on a partition.
+func (w *world) records(topic string, partition int32) (all []event.Record) {
+	w.t.Helper()
+	tp := kafka.TopicPartition{Topic: topic, Partition: partition}
+	end, err := w.cluster.Offset(w.t.Context(), tp, kafka.End())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for recs, err := range w.cluster.Scan(w.t.Context(), tp, 0, end) {
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		all = append(all, recs...)
+	}
+	return all
+}
+
 // fact is one of the jobs topic.
 type fact struct {
 	event.Head

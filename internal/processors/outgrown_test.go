@@ -16,19 +16,9 @@ import (
 // scan reads what stands of a lane on a partition, but for claims.
 func (w *world) scan(topic string, lane event.Lane, partition int32) (found []event.Record) {
 	w.t.Helper()
-	tp := kafka.TopicPartition{Topic: topic, Partition: partition}
-	end, err := w.cluster.Offset(w.t.Context(), tp, kafka.End())
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	for recs, err := range w.cluster.Scan(w.t.Context(), tp, 0, end) {
-		if err != nil {
-			w.t.Fatal(err)
-		}
-		for i := range recs {
-			if v, err := event.ScanHead(recs[i].Value); err == nil && v.Lane == lane && v.Type != event.LaneClaimed {
-				found = append(found, recs[i])
-			}
+	for _, rec := range w.records(topic, partition) {
+		if v, err := event.ScanHead(rec.Value); err == nil && v.Lane == lane && v.Type != event.LaneClaimed {
+			found = append(found, rec)
 		}
 	}
 	return found

@@ -83,13 +83,6 @@ type limits struct{ event, fact, dead int }
 // margin is what head, headers, model and usage take of a record, generously.
 const margin = 32 << 10
 
-// maxDeltaBytes bounds the text of one delta event, so that it fits into a
-// record of the token topic whatever escaping makes of it.
-const maxDeltaBytes = 128 << 10
-
-// escaped is how many bytes of JSON one byte of text takes at most.
-const escaped = 6
-
 // maxHeld bounds what is held of an unwatched job, in bytes of JSON; one that
 // says more is written as a watched one from there on. It fits into a record of
 // the token topic.
@@ -153,11 +146,6 @@ func (o *output) ringIn(wait time.Duration) {
 	}
 }
 
-// plain tells whether a delta is text alone, which can be joined with others.
-func plain(d *event.Delta) bool {
-	return d.ToolCalls == nil && d.Logprobs == nil && d.Embedding == nil && d.Refusal == ""
-}
-
 // joins tells whether d can be added to what waits: text of the same choice,
 // and thinking never behind visible text, which would change their order.
 func (o *output) joins(d *event.Delta) bool {
@@ -208,15 +196,6 @@ func (o *output) flush() error {
 	}
 	return o.say(&d)
 }
-
-// text is how much text there is in a delta, and raw how much that is not text
-// and cannot be cut, in bytes.
-func text(d *event.Delta) int { return len(d.Content) + len(d.Reasoning) + len(d.Refusal) }
-
-func raw(d *event.Delta) int { return len(d.ToolCalls) + len(d.Logprobs) + len(d.Embedding) }
-
-// silent tells whether a delta says nothing.
-func silent(d *event.Delta) bool { return d.Content == "" && d.Reasoning == "" && plain(d) }
 
 // fits tells whether a delta is one event: else text is to be taken off it.
 func (o *output) fits(d *event.Delta) bool {
@@ -286,18 +265,6 @@ func (o *output) keep(err error) error {
 		o.err = err
 	}
 	return err
-}
-
-// cut takes at most maxDeltaBytes off s, at a rune's border.
-func cut(s string) (part, rest string) {
-	if len(s) <= maxDeltaBytes {
-		return s, ""
-	}
-	n := maxDeltaBytes
-	for n > maxDeltaBytes-4 && s[n]&0xc0 == 0x80 {
-		n--
-	}
-	return s[:n], s[n:]
 }
 
 // emit writes an event that is not a delta, behind all that waits. The payload

@@ -138,22 +138,12 @@ func TestTheWindowCountsARequestsKeyAndHeadersToo(t *testing.T) {
 // letters reads the dead topic.
 func (w *world) letters() (found []event.DeadLetter) {
 	w.t.Helper()
-	tp := kafka.TopicPartition{Topic: w.names.Dead()}
-	end, err := w.cluster.Offset(w.t.Context(), tp, kafka.End())
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	for recs, err := range w.cluster.Scan(w.t.Context(), tp, 0, end) {
+	for _, rec := range w.records(w.names.Dead(), 0) {
+		d, err := event.ParseDeadLetter(&rec)
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		for i := range recs {
-			d, err := event.ParseDeadLetter(&recs[i])
-			if err != nil {
-				w.t.Fatal(err)
-			}
-			found = append(found, d)
-		}
+		found = append(found, d)
 	}
 	return found
 }

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/penstock-io/penstock/internal/event"
-	"github.com/penstock-io/penstock/internal/kafka"
 	"github.com/penstock-io/penstock/internal/llm"
 )
 
@@ -85,18 +84,7 @@ func TestWhatCannotBeRunEndsInWordsAndBlocksNothing(t *testing.T) {
 		t.Errorf("%v", got[refused].all)
 	}
 	w.committed()
-	tp := kafka.TopicPartition{Topic: w.names.Dead()}
-	end, err := w.cluster.Offset(t.Context(), tp, kafka.End())
-	if err != nil {
-		t.Fatal(err)
-	}
-	var dead []event.Record
-	for recs, err := range w.cluster.Scan(t.Context(), tp, 0, end) {
-		if err != nil {
-			t.Fatal(err)
-		}
-		dead = append(dead, recs...)
-	}
+	dead := w.records(w.names.Dead(), 0)
 	if len(dead) != 5 {
 		t.Fatalf("%d dead letters, want 5", len(dead))
 	}

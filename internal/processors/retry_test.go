@@ -9,7 +9,6 @@ import (
 
 	"github.com/penstock-io/penstock/internal/event"
 	"github.com/penstock-io/penstock/internal/fault"
-	"github.com/penstock-io/penstock/internal/kafka"
 	"github.com/penstock-io/penstock/internal/llm"
 	"github.com/penstock-io/penstock/internal/processors/engine"
 )
@@ -28,26 +27,16 @@ func hurried(c *Config) {
 func (w *world) retryings(id string) (out []event.Retrying, attempts []int) {
 	w.t.Helper()
 	w.facts(id)
-	tp := kafka.TopicPartition{Topic: w.names.Jobs(), Partition: w.partitionOf(id)}
-	end, err := w.cluster.Offset(w.t.Context(), tp, kafka.End())
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	for recs, err := range w.cluster.Scan(w.t.Context(), tp, 0, end) {
-		if err != nil {
+	for _, rec := range w.records(w.names.Jobs(), w.partitionOf(id)) {
+		v, err := event.ScanHead(rec.Value)
+		if err != nil || v.Type != event.JobRetrying || string(v.Job) != id {
+			continue
+		}
+		var r event.Retrying
+		if err := event.DecodeData(v.Data, &r); err != nil {
 			w.t.Fatal(err)
 		}
-		for i := range recs {
-			v, err := event.ScanHead(recs[i].Value)
-			if err != nil || v.Type != event.JobRetrying || string(v.Job) != id {
-				continue
-			}
-			var r event.Retrying
-			if err := event.DecodeData(v.Data, &r); err != nil {
-				w.t.Fatal(err)
-			}
-			out, attempts = append(out, r), append(attempts, v.Attempt)
-		}
+		out, attempts = append(out, r), append(attempts, v.Attempt)
 	}
 	return out, attempts
 }
