@@ -317,3 +317,33 @@ func TestASubscriptionOutlastsAKafkaThatIsAwayForAWhile(t *testing.T) {
 		t.Errorf("%d events, %q", len(all), status)
 	}
 }
+
+// cancelled writes a job of the conversation "chat" that was cancelled while it waited
+// for another.
+func (g *ground) cancelled() {
+	g.Helper()
+	g.turn("chat").write(event.OutputCancelled, event.Stopped{})
+}
+
+func TestAConversationsRunningJobIsNotForgottenForThoseThatAreCancelledBehindIt(t *testing.T) {
+	g := onOne(t, Config{})
+	c := g.dial()
+	c.say(subscribeChat("c"))
+	c.want("subscribed")
+	a := g.turn("chat")
+	a.started()
+	for range maxTracked {
+		g.cancelled()
+	}
+	a.say("still here")
+	next := g.turn("chat")
+	next.started()
+	var all []got
+	for len(all) == 0 || all[len(all)-1].Job != next.head.Job {
+		more, _ := c.atLeast(1)
+		all = append(all, more...)
+	}
+	if len(all) != maxTracked+3 || text(all) != "still here" {
+		t.Errorf("%d events say %q, want %d with the running job's text", len(all), text(all), maxTracked+3)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/penstock-io/penstock/internal/fault"
@@ -217,10 +218,12 @@ func (f *conversationFeed) progress(e *entry) *job.Progress {
 	return f.track(e)
 }
 
-// track begins with a job at a record of it.
+// track begins with a job at a record of it. One that has ended makes room for it:
+// while a job runs, any number may be cancelled that wait for it.
 func (f *conversationFeed) track(e *entry) *job.Progress {
 	if len(f.jobs) == maxTracked {
-		f.jobs = append(f.jobs[:0], f.jobs[1:]...)
+		at := max(slices.IndexFunc(f.jobs, func(t tracked) bool { return t.End != "" }), 0)
+		f.jobs = slices.Delete(f.jobs, at, at+1)
 	}
 	f.jobs = append(f.jobs, tracked{string(e.view.Job), job.Progress{NextSeq: e.view.Seq}})
 	return &f.jobs[len(f.jobs)-1].Progress
