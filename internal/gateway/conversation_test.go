@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 	"sync"
@@ -345,5 +346,40 @@ func TestAConversationsRunningJobIsNotForgottenForThoseThatAreCancelledBehindIt(
 	}
 	if len(all) != maxTracked+3 || text(all) != "still here" {
 		t.Errorf("%d events say %q, want %d with the running job's text", len(all), text(all), maxTracked+3)
+	}
+}
+
+func TestAConversationsSnapshotHasAllThatItsRunningJobsSaid(t *testing.T) {
+	open := &openJobs{jobs: map[string]*job.Resource{}}
+	g := onOne(t, Config{Open: open})
+	a, b := g.turn("chat"), g.turn("chat")
+	b.head.Lane = event.Batch
+	a.started()
+	b.started()
+	a.say("one ")
+	b.say("other ")
+	g.cancelled()
+	a.say("two ")
+	open.jobs["default/chat"] = &job.Resource{ID: a.head.Job, Request: &job.Position{Partition: a.part}}
+	c := g.dial()
+	c.say(subscribeChat("c", `,"snapshot":true`))
+	c.want("subscribed")
+	all, at := c.atLeast(2)
+	texts := map[string]string{}
+	for _, e := range all {
+		texts[e.Job] = fmt.Sprint(e.Type, " ", e.Data.Text, e.Data.ThroughSeq)
+	}
+	if want := map[string]string{a.head.Job: "stream.snapshot one two 2", b.head.Job: "stream.snapshot other 1"}; !maps.Equal(texts, want) {
+		t.Errorf("the snapshots are %v, want %v", texts, want)
+	}
+	a.say("three")
+	b.say("more")
+	c.say(subscribeChat("d", `,"cursor":"`, at, `"`))
+	for by := map[string]string{}; len(by["c"]) < 9 || len(by["d"]) < 9; {
+		f := c.next()
+		by[f.Sub] += text(f.list(t))
+		if got := by[f.Sub]; !strings.HasPrefix("threemore", got) {
+			t.Fatalf("behind the snapshots %s gets %q", f.Sub, got)
+		}
 	}
 }

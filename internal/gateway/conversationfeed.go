@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/penstock-io/penstock/internal/event"
 	"github.com/penstock-io/penstock/internal/fault"
 	"github.com/penstock-io/penstock/internal/fence"
 	"github.com/penstock-io/penstock/internal/job"
@@ -51,12 +52,18 @@ type tracked struct {
 	job.Progress
 }
 
-// talk gathers what the conversation's running job has said.
+// talk gathers what the conversation's running jobs have said: there is one at a
+// time in each lane that the conversation is in.
 type talk struct {
 	until int64 // events from this offset on are sent as they are
-	id    string
-	text  job.Transcript
+	said  [event.LaneCount]speech
 	free  func()
+}
+
+// speech is what a job has said. The zero speech is of none.
+type speech struct {
+	id   string
+	text job.Transcript
 }
 
 // open finds the conversation's partition, and where to begin there.
@@ -235,16 +242,20 @@ func (f *conversationFeed) gap(reason, cursor, id string) {
 }
 
 // fold adds an event to what the snapshot says. What a job said that has ended
-// by then is history, and not in it.
+// by then is history, and not in it; it may have ended while it waited for another.
 func (f *conversationFeed) fold(e *entry) {
-	if id := string(e.view.Job); f.snap.id != id {
-		f.snap.id, f.snap.text = id, job.Transcript{}
-	}
-	if err := f.snap.text.Apply(&e.view); err != nil {
-		f.g.cfg.Logger.Warn("event not in the snapshot", slog.String("job", f.snap.id), slog.Any("error", err))
-	}
+	s, id := &f.snap.said[e.view.Lane], string(e.view.Job)
 	if e.view.Type.Terminal() {
-		f.snap.id, f.snap.text = "", job.Transcript{}
+		if s.id == id {
+			*s = speech{}
+		}
+		return
+	}
+	if s.id != id {
+		*s = speech{id: id}
+	}
+	if err := s.text.Apply(&e.view); err != nil {
+		f.g.cfg.Logger.Warn("event not in the snapshot", slog.String("job", s.id), slog.Any("error", err))
 	}
 }
 
@@ -267,13 +278,26 @@ func (f *conversationFeed) beginSnapshot(ctx context.Context) error {
 	return nil
 }
 
+// sendSnapshot tells of each job that runs, or that there is none.
 func (f *conversationFeed) sendSnapshot(at string) {
-	s := f.snap
+	none := true
+	for i := range f.snap.said {
+		if s := &f.snap.said[i]; s.id != "" {
+			none = false
+			f.tellSaid(at, s)
+		}
+	}
+	if none {
+		f.tellSaid(at, &speech{})
+	}
+	f.endSnapshot()
+}
+
+func (f *conversationFeed) tellSaid(at string, s *speech) {
 	f.out.notice(at, notice{
 		Type: streamSnapshot, Tenant: f.tenant, Job: s.id, Attempt: s.text.Attempt,
 		Data: snapshotData{Text: s.text.Text(), ThroughSeq: s.text.NextSeq - 1},
 	}, f.g.cfg.Now())
-	f.endSnapshot()
 }
 
 // endSnapshot implements folder.
