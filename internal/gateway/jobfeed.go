@@ -102,11 +102,15 @@ func (f *jobFeed) take(e *entry) bool {
 		return false
 	}
 	if f.mend != nil {
-		if !e.view.Type.Terminal() {
+		switch {
+		case !e.view.Type.Terminal():
 			return true
+		case e.view.Seq > 0:
+			f.mend.due = &due{f.reader.place(e.offset, -1), e.offset, e.view.Seq - 1}
+			return false
+		default: // the job's only event, with all that it said: nothing is missing
+			f.mend = nil
 		}
-		f.mend.due = &due{f.reader.place(e.offset, -1), e.offset, e.view.Seq - 1}
-		return false
 	}
 	if f.snap != nil {
 		// The end is always sent as it is: a client has to learn of it.

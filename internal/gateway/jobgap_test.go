@@ -115,6 +115,23 @@ func TestAGapInAJobThatHasEndedIsMendedByItsRow(t *testing.T) {
 	})
 }
 
+// TestAJobOfOneEventIsToldByThatBehindAGap is of an unwatched job, whose end has all
+// that it said.
+func TestAJobOfOneEventIsToldByThatBehindAGap(t *testing.T) {
+	g := onOne(t, Config{BudgetBytes: 1})
+	a := g.author()
+	acks := g.authorOf("other", a.part).whole(3)
+	at := g.gateway.cursorAt(a.part, acks[1].Offset)
+	a.complete()
+	a.row("all of it")
+	g.retain(a.part, acks[3].Offset)
+	for over, all := range g.overBoth(a, at) {
+		if len(all) != 2 || all[0].Data.Reason != gapRetention || all[1].Type != event.OutputCompleted {
+			t.Errorf("over %s: %v, want a gap and the end", over, all)
+		}
+	}
+}
+
 func TestARecreatedTopicIsMendedByTheRowToo(t *testing.T) {
 	onBoth(t, Config{}, func(g *ground) {
 		a := g.author()
