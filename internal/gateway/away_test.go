@@ -57,3 +57,44 @@ func TestWhileKafkaIsSilentNobodyWaitsForLongerThanPatience(t *testing.T) {
 		g.hub.close()
 	})
 }
+
+// mute is a Kafka of which one partition does not answer.
+type mute struct {
+	Log
+	partition int32
+	asked     chan struct{}
+}
+
+func (m *mute) Fetch(ctx context.Context, tp kafka.TopicPartition, _ int64, _ int32, _ time.Duration) (kafka.Fetched, error) {
+	if tp.Partition == m.partition {
+		m.asked <- struct{}{}
+		<-ctx.Done()
+		return kafka.Fetched{}, ctx.Err()
+	}
+	return kafka.Fetched{}, nil
+}
+
+func TestAPartitionThatDoesNotAnswerKeepsNoOtherFromBeingRead(t *testing.T) {
+	const callers = 100
+	synctest.Test(t, func(t *testing.T) {
+		m := &mute{asked: make(chan struct{}, callers)}
+		g := newGateway(Config{Partitions: testPartitions}, m, nil)
+		read := func(partition int32) error {
+			return g.hub.read(t.Context(), g.hub.of(partition), 0, func(kafka.Fetched) {})
+		}
+		var all sync.WaitGroup
+		for range callers {
+			all.Go(func() { _ = read(m.partition) })
+		}
+		synctest.Wait()
+		if n := len(m.asked); n < 2 {
+			t.Errorf("%d reads go on of one partition, want some at once", n)
+		}
+		began := time.Now()
+		if err := read(m.partition + 1); err != nil || time.Since(began) > 0 {
+			t.Errorf("another partition is read after %v: %v", time.Since(began), err)
+		}
+		all.Wait()
+		g.hub.close()
+	})
+}

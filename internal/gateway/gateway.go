@@ -85,7 +85,7 @@ type Config struct {
 
 	BudgetBytes  int           // of recent records in memory, all partitions together; default 64 MiB
 	Linger       time.Duration // how long a partition is followed after its last reader left; default 60 s
-	CatchUpReads int           // reads from Kafka that go on at once; default 16
+	CatchUpReads int           // reads from Kafka that go on at once, an eighth of them of one partition; default 16
 	CatchUpBytes int32         // of one such read; default 256 KiB
 	Heartbeat    time.Duration // of silence before a comment is sent; default 15 s
 	Quiet        time.Duration // of silence before an SSE stream over HTTP/1.1 leaves net/http; default 100 ms

@@ -21,7 +21,7 @@ type hub struct {
 	log     Log
 	newTail func(kafka.TailConfig) (Tail, error)
 	metrics *metrics
-	reads   chan struct{} // holds a token for each read from Kafka that goes on
+	reads   *reads
 	begun   chan struct{} // closed when there is a tail
 
 	mu     sync.Mutex     // taken before a partition's
@@ -43,7 +43,7 @@ type held struct {
 func newHub(cfg *Config, log Log, newTail func(kafka.TailConfig) (Tail, error), m *metrics) *hub {
 	h := &hub{
 		cfg: cfg, log: log, newTail: newTail, metrics: m,
-		reads: make(chan struct{}, cfg.CatchUpReads), begun: make(chan struct{}),
+		reads: newReads(cfg.CatchUpReads), begun: make(chan struct{}),
 	}
 	for i := range cfg.Partitions {
 		h.parts = append(h.parts, &partition{id: i, opening: make(chan struct{}, 1)})
@@ -336,12 +336,10 @@ func (h *hub) close() {
 func (h *hub) read(ctx context.Context, tp kafka.TopicPartition, from int64, use func(kafka.Fetched)) error {
 	ctx, cancel := context.WithTimeout(ctx, h.cfg.Patience)
 	defer cancel()
-	select {
-	case h.reads <- struct{}{}:
-		defer func() { <-h.reads }()
-	case <-ctx.Done():
-		return fmt.Errorf("read %s: %w", tp, ctx.Err())
+	if err := h.reads.begin(ctx, tp); err != nil {
+		return fmt.Errorf("read %s: %w", tp, err)
 	}
+	defer h.reads.end(tp)
 	h.metrics.catchUps.Inc()
 	got, err := h.log.Fetch(ctx, tp, from, h.cfg.CatchUpBytes, 0)
 	if err != nil {
