@@ -273,7 +273,7 @@ func (r *reader) before(ctx context.Context) (*entry, error) {
 			found = &v.segment.entries[i]
 		}
 	} else {
-		err := r.hub.read(ctx, r.hub.of(r.part.id), at, func(got kafka.Fetched) {
+		err := r.fetch(ctx, at, func(got kafka.Fetched) {
 			if entries, _ := scan(got.Records, at); len(entries) > 0 {
 				found = &entries[0]
 			}
@@ -296,11 +296,29 @@ func (r *reader) before(ctx context.Context) (*entry, error) {
 	return found, nil
 }
 
+// fetch reads one piece from Kafka, of the reader's own topic: another of its name may
+// have been made of which the tail has not told yet.
+func (r *reader) fetch(ctx context.Context, from int64, use func(kafka.Fetched)) error {
+	tp, own := r.hub.of(r.part.id), true
+	err := r.hub.read(ctx, tp, from, func(got kafka.Fetched) {
+		if own = got.TopicID == r.topic; own {
+			use(got)
+		}
+	})
+	if err != nil || own {
+		return err
+	}
+	if err := r.hub.refresh(ctx); err != nil {
+		return err
+	}
+	return fmt.Errorf("read %s at %d: %w", tp, from, kafka.ErrRecreated) // reopen tells of it
+}
+
 // catchUp reads one piece from Kafka.
 func (r *reader) catchUp(ctx context.Context, visit func(*entry) bool) error {
 	tp, from := r.hub.of(r.part.id), r.next
 	var end int64
-	err := r.hub.read(ctx, tp, from, func(got kafka.Fetched) {
+	err := r.fetch(ctx, from, func(got kafka.Fetched) {
 		if end = got.HighWatermark; got.Next > from {
 			entries, _ := scan(got.Records, from)
 			r.read(entries, got.Next, visit)

@@ -114,7 +114,8 @@ type decoded struct {
 	next          int64
 	highWatermark int64
 	logStart      int64
-	err           error // kerr of the broker, or what was wrong with the batch
+	topic         [16]byte // id, where fetchOne has asked
+	err           error    // kerr of the broker, or what was wrong with the batch
 }
 
 // decode reads a partition's part of an answer; from is what was asked for.
@@ -160,6 +161,7 @@ type Fetched struct {
 	Next          int64 // the offset to go on from
 	HighWatermark int64 // the log's end
 	LogStart      int64 // the log's start
+	TopicID       [16]byte
 }
 
 // Fetch reads from an offset, once: up to about maxBytes, waiting up to maxWait
@@ -183,7 +185,7 @@ func (c *Cluster) Fetch(ctx context.Context, tp TopicPartition, from int64, maxB
 		d, err := c.fetchOne(ctx, cl, tp, from, limits)
 		if err == nil {
 			c.metrics.fetched.WithLabelValues(tp.Topic).Add(float64(len(d.records)))
-			return Fetched{Records: d.records, Next: d.next, HighWatermark: d.highWatermark, LogStart: d.logStart}, nil
+			return Fetched{Records: d.records, Next: d.next, HighWatermark: d.highWatermark, LogStart: d.logStart, TopicID: d.topic}, nil
 		}
 		if errors.Is(err, kerr.OffsetOutOfRange) {
 			return Fetched{}, c.outOfRange(ctx, tp, from)
@@ -223,6 +225,7 @@ func (c *Cluster) fetchOne(ctx context.Context, cl *kgo.Client, tp TopicPartitio
 		return decoded{}, fmt.Errorf("%w: the broker left the partition out of its answer", ErrUnavailable)
 	}
 	d := c.decode(tp.Topic, from, &resp.Topics[0].Partitions[0])
+	d.topic = m.id
 	return d, d.err
 }
 
