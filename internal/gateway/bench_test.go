@@ -15,7 +15,7 @@ import (
 type still struct{}
 
 func (still) Fetch(_ context.Context, _ kafka.TopicPartition, from int64, _ int32, _ time.Duration) (kafka.Fetched, error) {
-	return kafka.Fetched{Next: from, HighWatermark: from}, nil
+	return kafka.Fetched{Next: from, HighWatermark: from, TopicID: [16]byte{1}}, nil
 }
 
 func (still) Offset(context.Context, kafka.TopicPartition, kafka.At) (int64, error) { return 0, nil }
@@ -53,7 +53,7 @@ func BenchmarkFanOut(b *testing.B) {
 			h.Seq++
 		}
 		c.Next = h.Seq
-		gw.hub.take(b.Context(), &c)
+		gw.hub.take(b.Context(), gw.hub.tail, &c)
 		for i, f := range feeds {
 			if _, err := f.poll(b.Context()); err != nil {
 				b.Fatal(err)

@@ -246,7 +246,7 @@ func (h *hub) run(ctx context.Context) error {
 			pause(ctx, pollPause)
 		}
 		for i := range chunks {
-			h.take(ctx, &chunks[i])
+			h.take(ctx, tail, &chunks[i])
 		}
 	}
 	return nil
@@ -262,8 +262,8 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// take takes one chunk in. Only run calls it.
-func (h *hub) take(ctx context.Context, c *kafka.Chunk) {
+// take takes one chunk in that a tail brought. Only run calls it.
+func (h *hub) take(ctx context.Context, from Tail, c *kafka.Chunk) {
 	p := h.parts[c.Partition]
 	if c.Err != nil {
 		h.fail(ctx, p, c.Err)
@@ -277,7 +277,7 @@ func (h *hub) take(ctx context.Context, c *kafka.Chunk) {
 	s := newSegment(tip, entries, bytes, c.Next, h.cfg.Now())
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if !p.add(s) {
+	if from != h.tail || !p.add(s) { // what is of a topic that is no more is not in the new one
 		return
 	}
 	if len(c.Records) > 0 {

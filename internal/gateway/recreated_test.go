@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 
+	"github.com/penstock-io/penstock/internal/event"
 	"github.com/penstock-io/penstock/internal/kafka"
 )
 
@@ -57,5 +59,49 @@ func TestOneWhoIsBehindGetsNothingOfAnotherTopic(t *testing.T) {
 	c.say(`{"op":"credit","sub":"p","n":2}`)
 	if all, status := c.untilEnd(); len(all) != 1 || all[0].Data.Reason != gapRecreated || status != "error" {
 		t.Errorf("got %v and %s, want a gap for the recreated topic", all, status)
+	}
+}
+
+// stillTail is a tail that is not equal to another.
+type stillTail struct {
+	still
+	_ int
+}
+
+// remade is a Kafka whose topic a test makes anew.
+type remade struct {
+	still
+	id *atomic.Int32
+}
+
+func (r remade) TopicID(context.Context, string) ([16]byte, error) {
+	return [16]byte{byte(r.id.Load())}, nil
+}
+
+func TestWhatATailHasOfTheOldTopicIsNotTakenForTheNewOnes(t *testing.T) {
+	log := remade{id: new(atomic.Int32)}
+	log.id.Store(1)
+	gw := newGateway(Config{Partitions: 1}, log, func(kafka.TailConfig) (Tail, error) { return &stillTail{}, nil })
+	h := gw.hub
+	p, err := h.acquire(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.close()
+	old := h.tail
+	log.id.Store(2)
+	if err := h.refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.follow(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	h.take(t.Context(), old, &kafka.Chunk{Records: []event.Record{{Value: []byte("old")}}, Next: 1})
+	if end, _ := p.end(); end != 0 {
+		t.Errorf("the window ends at %d, want 0: nothing came of the new topic", end)
+	}
+	h.take(t.Context(), h.tail, &kafka.Chunk{Records: []event.Record{{Value: []byte("new")}}, Next: 1})
+	if end, _ := p.end(); end != 1 {
+		t.Errorf("the window ends at %d, want 1", end)
 	}
 }

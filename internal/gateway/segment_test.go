@@ -48,7 +48,7 @@ func (l *madeLog) add(t *testing.T, epoch int64, jobs ...string) {
 		l.next++
 	}
 	c.Next = l.next
-	l.gw.hub.take(t.Context(), &c)
+	l.gw.hub.take(t.Context(), l.gw.hub.tail, &c)
 }
 
 // watch begins a subscription's feed.

@@ -50,7 +50,7 @@ func (j *benchJob) produce(b *testing.B, gw *Gateway, n int) {
 		j.head.Seq++
 	}
 	c.Next = j.head.Seq
-	gw.hub.take(b.Context(), &c)
+	gw.hub.take(b.Context(), gw.hub.tail, &c)
 }
 
 // BenchmarkEventsFrame writes an events frame of 64 deltas from a segment.
