@@ -5,7 +5,7 @@
 //
 //	tokens=64    tokens of the whole answer, 0 to 1000000; 0 ends at once, without a wait
 //	ttft=50ms    wait before the first chunk, 0 to 1h
-//	gap=20ms     wait between chunks, 0 to 1h
+//	gap=20ms     time from chunk to chunk, 0 to 1h; what is late is caught up
 //	chunk=1      tokens in a chunk
 //	seed=1       what is said follows from the seed and the prompt alone
 //	fail=0       probability that a call fails, 0 to 1
@@ -136,6 +136,7 @@ type answer struct {
 	words   int    // of the prompt
 	others  []prose
 	called  []string // the pieces of a tool call's arguments; nil for a text
+	due     time.Time // when the newest wait was to end
 	timer   *time.Timer
 }
 
@@ -235,6 +236,7 @@ func (a *answer) run(ctx context.Context, yield func(llm.Chunk, error) bool) {
 		pause = 0
 	}
 	if a.ttft > 0 || a.gap > 0 {
+		a.due = time.Now()
 		defer a.stop()
 	}
 	var room [64]byte
@@ -311,10 +313,16 @@ func (a *answer) usage() *llm.Usage {
 	return &llm.Usage{PromptTokens: a.words, CompletionTokens: said, TotalTokens: a.words + said}
 }
 
-// wait lets d pass, or ctx end. One timer serves a whole call.
+// wait lets d pass from when the last wait was to end, or ctx end: a model speaks at
+// its own pace, and what was late, by a timer or by who listens, is caught up. One
+// timer serves a whole call.
 func (a *answer) wait(ctx context.Context, d time.Duration) error {
 	if err := ctx.Err(); err != nil || d <= 0 {
 		return err
+	}
+	a.due = a.due.Add(d)
+	if d = time.Until(a.due); d <= 0 {
+		return nil
 	}
 	if a.timer == nil {
 		a.timer = time.NewTimer(d)

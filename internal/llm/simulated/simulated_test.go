@@ -327,6 +327,23 @@ func TestThePaceIsWhatTheNameAsksFor(t *testing.T) {
 	})
 }
 
+func TestWhatIsLateIsCaughtUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began, n := time.Now(), 0
+		for _, err := range simulated.New().Stream(t.Context(), request("sim:tokens=10,ttft=0s,gap=20ms", hello)) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n++; n == 3 { // who listens takes five chunks' time for one
+				<-time.After(100 * time.Millisecond)
+			}
+			if want := max(time.Duration(n-1)*20, 140) * time.Millisecond; n >= 3 && time.Since(began) != want {
+				t.Errorf("chunk %d is there after %v, want %v", n, time.Since(began), want)
+			}
+		}
+	})
+}
+
 func TestADeadlineEndsTheWaitAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
