@@ -24,6 +24,7 @@ type streamsRow struct {
 	Watchers        int     `json:"watchers"`
 	Offered         float64 `json:"offered_per_second"`
 	TokensPerSecond float64 `json:"tokens_per_second"` // delivered
+	TokensPerEvent  float64 `json:"tokens_per_event"`
 	EventsPerFrame  float64 `json:"events_per_frame"`
 	P50             float64 `json:"p50_ms"` // from append to receipt
 	P90             float64 `json:"p90_ms"`
@@ -48,16 +49,17 @@ func (c *BenchStreamsCmd) Run(ctx context.Context, sys *System) error {
 	ms := func(p float64) float64 { return float64(s.Percentile(p)) / float64(time.Millisecond) }
 	row := streamsRow{
 		Streams: c.Streams, Watchers: c.Watchers, Offered: float64(c.Streams * c.Watchers * c.Rate),
-		TokensPerSecond: s.TokensPerSecond(), EventsPerFrame: float64(s.Events.Load()) / float64(max(s.Pieces.Load(), 1)),
+		TokensPerSecond: s.TokensPerSecond(), TokensPerEvent: s.Delivered() / float64(max(s.Events.Load(), 1)),
+		EventsPerFrame: float64(s.Events.Load()) / float64(max(s.Pieces.Load(), 1)),
 		P50: ms(.5), P90: ms(.9), P99: ms(.99), Max: ms(1),
 	}
 	if c.Output != asTable {
 		return writeJSON(sys.Stdout, c.Output, row)
 	}
 	number := func(v float64, digits int) string { return strconv.FormatFloat(v, 'f', digits, 64) }
-	table(sys.Stdout, []string{"STREAMS", "WATCHERS EACH", "OFFERED", "DELIVERED", "EVENTS A FRAME", "P50", "P90", "P99", "MAX"}, [][]string{{
+	table(sys.Stdout, []string{"STREAMS", "WATCHERS EACH", "OFFERED", "DELIVERED", "TOKENS AN EVENT", "EVENTS A FRAME", "P50", "P90", "P99", "MAX"}, [][]string{{
 		strconv.Itoa(row.Streams), strconv.Itoa(row.Watchers), number(row.Offered, 0) + " tokens/s", number(row.TokensPerSecond, 0) + " tokens/s",
-		number(row.EventsPerFrame, 2), number(row.P50, 1) + " ms", number(row.P90, 1) + " ms", number(row.P99, 1) + " ms", number(row.Max, 1) + " ms",
+		number(row.TokensPerEvent, 2), number(row.EventsPerFrame, 2), number(row.P50, 1) + " ms", number(row.P90, 1) + " ms", number(row.P99, 1) + " ms", number(row.Max, 1) + " ms",
 	}})
 	return nil
 }

@@ -20,7 +20,9 @@ type Tally struct {
 	Counted atomic.Bool
 	Events  atomic.Int64 // deltas that came while it was counted
 	Pieces  atomic.Int64 // in which they came
+	Text    atomic.Int64 // bytes of JSON that the deltas had
 	All     atomic.Int64 // deltas of all the time
+	AllText atomic.Int64 // bytes of JSON that they had
 	Tokens  atomic.Int64 // as the answers' ends tell, of each watcher
 
 	delays [20_000]atomic.Int64 // by Step
@@ -33,6 +35,7 @@ const Step = 500 * time.Microsecond
 // What of an event's text is looked for.
 const (
 	timeField = `"v":1,"time":"`
+	textField = `"content":"`
 	seqField  = `"seq":`
 	usedField = `"completion_tokens":`
 	layout    = "2006-01-02T15:04:05.000Z"
@@ -67,7 +70,9 @@ func (t *Tally) Take(piece []byte, seq int64) (next int64, completed bool, err e
 		if !delta {
 			continue
 		}
+		text := length(piece)
 		t.All.Add(1)
+		t.AllText.Add(text)
 		if !counted {
 			continue
 		}
@@ -76,6 +81,7 @@ func (t *Tally) Take(piece []byte, seq int64) (next int64, completed bool, err e
 			return seq, completed, fmt.Errorf("the time of an event: %w", err)
 		}
 		t.Events.Add(1)
+		t.Text.Add(text)
 		t.delay(now.Sub(at))
 	}
 }
@@ -97,14 +103,28 @@ func (t *Tally) Percentile(p float64) time.Duration {
 	return 0
 }
 
-// Delivered is how many tokens came while it was counted: what lags comes as fewer
-// and larger events.
+// Delivered is how many tokens came while it was counted, by their part of all text:
+// what lags comes as fewer and larger events.
 func (t *Tally) Delivered() float64 {
-	all := t.All.Load()
+	all := t.AllText.Load()
 	if all == 0 {
 		return 0
 	}
-	return float64(t.Events.Load()) * float64(t.Tokens.Load()) / float64(all)
+	return float64(t.Text.Load()) * float64(t.Tokens.Load()) / float64(all)
+}
+
+// length is that of the next text, in bytes of JSON; 0 where there is none.
+func length(piece []byte) int64 {
+	_, text, _ := bytes.Cut(piece, []byte(textField))
+	for i := 0; i < len(text); i++ {
+		switch text[i] {
+		case '"':
+			return int64(i)
+		case '\\':
+			i++
+		}
+	}
+	return 0
 }
 
 // number is that behind a field's name, of this event or a later one; -1 where
