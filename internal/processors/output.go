@@ -61,8 +61,7 @@ type output struct {
 	heldBytes  int            // of held
 	opening    *event.Started // waits to be written before anything else
 	started    event.Started  // of the newest attempt of ours, written or not
-	pending    event.Delta    // coalesced, without a seq
-	waiting    bool           // pending holds something
+	pending    gathering      // deltas that are coalesced
 	flushedAt  time.Time
 	firstAt    time.Time // of the first delta that was written here
 	timer      *time.Timer
@@ -95,28 +94,27 @@ func (o *output) delta(d *event.Delta) error {
 	if o.err != nil {
 		return o.err
 	}
-	if !o.joins(d) {
+	if !o.pending.joins(d) {
 		if err := o.flush(); err != nil {
 			return err
 		}
 	}
-	if o.waiting {
-		o.pending.Content += d.Content
-		o.pending.Reasoning += d.Reasoning
-	} else {
-		o.pending, o.waiting = *d, true
-	}
-	if len(o.pending.Content)+len(o.pending.Reasoning) >= o.coalesce.bytes || !plain(d) {
+	joined := o.pending.waits
+	o.pending.add(d)
+	if o.pending.bytes >= o.coalesce.bytes || !plain(d) {
 		return o.flush()
 	}
 	if o.unwatched {
 		return nil
 	}
-	wait := o.coalesce.tempo.gather(o.coalesce.every) - o.now().Sub(o.flushedAt)
+	now := o.now()
+	wait := o.coalesce.tempo.gather(o.coalesce.every, now) - now.Sub(o.flushedAt)
 	if wait <= 0 {
 		return o.flush()
 	}
-	o.ringIn(wait)
+	if !joined { // else it rings already, for the first that waits
+		o.ringIn(wait)
+	}
 	return nil
 }
 
@@ -146,13 +144,6 @@ func (o *output) ringIn(wait time.Duration) {
 	}
 }
 
-// joins tells whether d can be added to what waits: text of the same choice,
-// and thinking never behind visible text, which would change their order.
-func (o *output) joins(d *event.Delta) bool {
-	return !o.waiting || plain(d) && d.Index == o.pending.Index &&
-		(d.Reasoning == "" || o.pending.Content == "")
-}
-
 // ring is the timer's.
 func (o *output) ring() {
 	o.mu.Lock()
@@ -169,11 +160,10 @@ func (o *output) flush() error {
 			return err
 		}
 	}
-	if !o.waiting {
+	if !o.pending.waits {
 		return nil
 	}
-	d := o.pending
-	o.pending, o.waiting = event.Delta{}, false
+	d := o.pending.take()
 	if !o.unwatched {
 		o.flushedAt = o.now()
 	}
@@ -237,7 +227,7 @@ func (o *output) say(d *event.Delta) error {
 func (o *output) writeDelta(data []byte) error {
 	h, err := o.write(event.OutputDelta, data)
 	if err == nil {
-		o.coalesce.tempo.wrote(h.Time)
+		o.coalesce.tempo.wrote()
 		o.transcript.Progress.Apply(&event.View{Type: h.Type, Seq: h.Seq, Attempt: h.Attempt})
 	}
 	return err
@@ -319,7 +309,7 @@ func withDeltas(data []byte, deltas [][]byte, size int) []byte {
 func (o *output) clear() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.pending, o.waiting = event.Delta{}, false
+	o.pending.drop()
 	o.held, o.heldBytes = nil, 0
 	if errors.Is(o.err, kafka.ErrTooLarge) {
 		o.err = nil
@@ -406,7 +396,8 @@ func (o *output) end() {
 	if o.timer != nil {
 		o.timer.Stop()
 	}
-	o.opening, o.waiting, o.held = nil, false, nil
+	o.pending.drop()
+	o.opening, o.held = nil, nil
 	if o.err == nil {
 		o.err = errShut
 	}

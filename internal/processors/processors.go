@@ -170,7 +170,7 @@ func New(cfg Config, cluster *kafka.Cluster, models Models, log *slog.Logger, re
 		return nil, err
 	}
 	p := &Processor{
-		cfg: cfg, cluster: cluster, models: models, log: log, now: cfg.Now, began: cfg.Now(), tempo: newTempo(), metrics: m,
+		cfg: cfg, cluster: cluster, models: models, log: log, now: cfg.Now, began: cfg.Now(), tempo: newTempo(cfg.Now()), metrics: m,
 		tokens: cfg.Names.Tokens(), jobs: cfg.Names.Jobs(),
 		box: newMailbox(), engine: engine.New(cfg.Engine), gates: map[engine.LP]*gate{},
 		running: map[callKey]*call{},

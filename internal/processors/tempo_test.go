@@ -16,11 +16,11 @@ func tempoOf(t *tempo, now *time.Time, n int) (events int, gather time.Duration)
 	}
 	end := now.Add(6 * time.Second)
 	for ; now.Before(end); *now = now.Add(step) {
-		gather = t.gather(base)
+		gather = t.gather(base, *now)
 		for i := range wrote {
 			if now.Sub(wrote[i]) >= max(gather, gap) {
 				wrote[i] = *now
-				t.wrote(*now)
+				t.wrote()
 				if end.Sub(*now) <= time.Second {
 					events++
 				}
@@ -31,8 +31,8 @@ func tempoOf(t *tempo, now *time.Time, n int) (events int, gather time.Duration)
 }
 
 func TestAProcessWritesSoManyEventsOfTextAndGathersTheRest(t *testing.T) {
-	tempo := &tempo{limit: 10_000}
 	now := time.Unix(1000, 0)
+	tempo := &tempo{limit: 10_000, began: now}
 	for _, c := range []struct {
 		calls    int
 		from, to int // events a second
@@ -49,16 +49,32 @@ func TestAProcessWritesSoManyEventsOfTextAndGathersTheRest(t *testing.T) {
 		}
 	}
 	now = now.Add(time.Hour)
-	tempo.wrote(now)
-	if got := tempo.gather(10 * time.Millisecond); got != 10*time.Millisecond {
+	tempo.wrote()
+	if got := tempo.gather(10*time.Millisecond, now); got != 10*time.Millisecond {
 		t.Errorf("after an hour of silence it is %s", got)
 	}
 }
 
 func TestWhatHasNoTempoGathersAsItIsTold(t *testing.T) {
 	var none *tempo
-	none.wrote(time.Unix(1000, 0))
-	if got := none.gather(time.Second); got != time.Second {
+	none.wrote()
+	if got := none.gather(time.Second, time.Unix(1000, 0)); got != time.Second {
 		t.Errorf("it is %s", got)
+	}
+}
+
+func TestTheTempoIsOfAllCallsThoughTheyLookAtTheClockAtDifferentTimes(t *testing.T) {
+	now := time.Unix(1000, 0)
+	tempo := &tempo{limit: 10_000, began: now}
+	for range 200 {
+		now = now.Add(50 * time.Millisecond)
+		for range 1000 { // 20,000 a second
+			tempo.wrote()
+			_ = tempo.gather(10*time.Millisecond, now)
+			_ = tempo.gather(10*time.Millisecond, now.Add(-time.Millisecond)) // it looked, and waited for a core
+		}
+	}
+	if got := tempo.gather(10*time.Millisecond, now); got != 160*time.Millisecond {
+		t.Errorf("twice as many as there may be, and they gather for %s", got)
 	}
 }
