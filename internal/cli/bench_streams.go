@@ -51,7 +51,7 @@ func (c *BenchStreamsCmd) Run(ctx context.Context, sys *System) error {
 		Streams: c.Streams, Watchers: c.Watchers, Offered: float64(c.Streams * c.Watchers * c.Rate),
 		TokensPerSecond: s.TokensPerSecond(), TokensPerEvent: s.Delivered() / float64(max(s.Events.Load(), 1)),
 		EventsPerFrame: float64(s.Events.Load()) / float64(max(s.Pieces.Load(), 1)),
-		P50: ms(.5), P90: ms(.9), P99: ms(.99), Max: ms(1),
+		P50:            ms(.5), P90: ms(.9), P99: ms(.99), Max: ms(1),
 	}
 	if c.Output != asTable {
 		return writeJSON(sys.Stdout, c.Output, row)

@@ -135,7 +135,7 @@ type answer struct {
 	pending string // the rest of a token that a prefix cut in two
 	words   int    // of the prompt
 	others  []prose
-	called  []string // the pieces of a tool call's arguments; nil for a text
+	called  []string  // the pieces of a tool call's arguments; nil for a text
 	due     time.Time // when the newest wait was to end
 	timer   *time.Timer
 }

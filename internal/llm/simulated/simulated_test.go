@@ -337,7 +337,7 @@ func TestWhatIsLateIsCaughtUp(t *testing.T) {
 			if n++; n == 3 { // who listens takes five chunks' time for one
 				<-time.After(100 * time.Millisecond)
 			}
-			if want := max(time.Duration(n-1)*20, 140) * time.Millisecond; n >= 3 && time.Since(began) != want {
+			if want := time.Duration(max(20*(n-1), 140)) * time.Millisecond; n >= 3 && time.Since(began) != want {
 				t.Errorf("chunk %d is there after %v, want %v", n, time.Since(began), want)
 			}
 		}
