@@ -106,7 +106,7 @@ func (f *jobFeed) take(e *entry) bool {
 		case !e.view.Type.Terminal():
 			return true
 		case e.view.Seq > 0:
-			f.mend.due = &due{f.reader.place(e.offset, -1), e.offset, e.view.Seq - 1}
+			f.mend.due = f.dueAt(e)
 			return false
 		default: // the job's only event, with all that it said: nothing is missing
 			f.mend = nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/penstock-io/penstock/internal/event"
 	"github.com/penstock-io/penstock/internal/fence"
 	"github.com/penstock-io/penstock/internal/job"
 	"github.com/penstock-io/penstock/internal/kafka"
@@ -34,7 +35,7 @@ type mend struct {
 type due struct {
 	at      string // the cursor of that place
 	offset  int64  // of the terminal event
-	through int64  // the seq before it; -1 where the log has none
+	through int64  // the seq before it; -1 where it does not follow, or the log has none
 }
 
 // endSlack is by how much a job's terminal event may be older than its row says,
@@ -43,7 +44,7 @@ type due struct {
 // and the row tells of the end as well.
 const endSlack = time.Hour
 
-// mendData is a snapshot of a job of which the log has no event left.
+// mendData is a snapshot of a job behind which no event follows.
 type mendData struct {
 	Text   string     `json:"text"`
 	Status job.Status `json:"status"`
@@ -98,6 +99,17 @@ func (f *jobFeed) goBack(h *hole) {
 	f.reader.seek(h.next)
 	f.reader.leaderEpoch, f.reader.filter = h.leaderEpoch, h.filter
 	f.progress, f.anySeq, f.seen = h.progress, h.anySeq, h.seen
+}
+
+// dueAt finds the place of a mend by the job's terminal event, which follows it. One
+// that has some of the text itself, as that of a long answer that nobody watches, does
+// not: a client would show that twice.
+func (f *jobFeed) dueAt(e *entry) *due {
+	var end event.Stopped
+	if err := event.DecodeData(e.view.Data, &end); err == nil && len(end.Deltas) == 0 {
+		return &due{f.reader.place(e.offset, -1), e.offset, e.view.Seq - 1}
+	}
+	return &due{f.reader.cursor(e), e.offset, -1}
 }
 
 // found comes after a poll in which a mend became due: the stream goes back in front

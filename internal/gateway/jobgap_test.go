@@ -132,6 +132,28 @@ func TestAJobOfOneEventIsToldByThatBehindAGap(t *testing.T) {
 	}
 }
 
+func TestAnEndThatHasTextDoesNotFollowAMendWhichHasItToo(t *testing.T) {
+	onBoth(t, Config{BudgetBytes: 1}, func(g *ground) { // nothing stays in memory
+		a := g.author()
+		acks := g.append(
+			a.next(event.OutputStarted, event.Started{Model: "sim"}), a.next(event.OutputDelta, event.Delta{Content: "the "}),
+			a.next(event.OutputCompleted, event.Completed{Model: "sim", Deltas: []event.Delta{{Content: "answer"}}}),
+		)
+		a.row("the answer")
+		before := g.open(events(a)).rest()[0].id
+		g.retain(a.part, acks[2].Offset)
+		for over, all := range g.overBoth(a, before) {
+			if len(all) != 2 || all[0].Data.Reason != gapRetention || all[1].Data.Text != "the answer" || all[1].Data.Status != "completed" {
+				t.Errorf("over %s: %v; want a gap, and the answer with its status", over, all)
+				continue
+			}
+			if id := all[1].id; id != "" { // behind the answer comes nothing
+				g.open(events(a), "Last-Event-ID", id).status(http.StatusNoContent)
+			}
+		}
+	})
+}
+
 func TestARecreatedTopicIsMendedByTheRowToo(t *testing.T) {
 	onBoth(t, Config{}, func(g *ground) {
 		a := g.author()
