@@ -93,6 +93,12 @@ func TestAConnectionIsToldWhatIsWrongAndStays(t *testing.T) {
 			t.Errorf("%s: got %s, want %s of %q", frame, f.raw, want.code, want.param)
 		}
 	}
+	for _, frame := range []string{`{"op":"subscribe","sub":"b","x":1}`, `{"op":"submit","sub":"b","x":1}`} {
+		c.raw(frame)
+		if f := c.want("error"); f.Sub != "b" {
+			t.Errorf("%s: got %s, want it to say that b is no subscription", frame, f.raw)
+		}
+	}
 	g.no(c.conn.WriteMessage(websocket.BinaryMessage, []byte(`{"op":"ping"}`)))
 	c.refused(fault.InvalidJSON, "", "")
 	c.say(`{"op":"ping"}`)

@@ -11,7 +11,7 @@ func (s *socket) handle(raw []byte) {
 	f, err := decodeFrame(raw)
 	if err != nil {
 		sub := ""
-		if f.op == opSubscribe && s.find(f.sub) == nil {
+		if (f.op == opSubscribe || f.op == opSubmit) && s.find(f.sub) == nil {
 			sub = f.sub
 		}
 		s.refuse(f.ref, sub, err)
