@@ -170,6 +170,7 @@ func checkServer(t *testing.T, b *browser, base string) {
 		p.until(answer + `.length > 20 && ` + wire + ` === 'live'`)
 		net.cut()
 		p.until(wire + ` === 'reconnecting…'`)
+		p.until(part("problem") + `.textContent === 'The list cannot be read now: The server cannot be reached.'`)
 		had := eval[int](p, answer+`.length`)
 		net.mend()
 		p.until(wire + ` === 'live' || ` + wire + ` === 'ended'`)
@@ -355,7 +356,7 @@ func TestThePageWithoutItsServersParts(t *testing.T) {
 		f.listDown = true
 		p := b.tab(t, f.URL, desktop)
 		p.open("/")
-		p.until(part("problem") + `.textContent.includes('PostgreSQL is away.')`)
+		p.until(part("problem") + `.textContent.endsWith('PostgreSQL is away. Jobs can be sent and watched all the same.')`)
 		id := p.submit("sim", "x")
 		p.until(status + ` === 'completed'`)
 		p.shows(said(t, f.URL, id))

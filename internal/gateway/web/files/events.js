@@ -34,6 +34,8 @@
  * @property {boolean} gap      a gap was told, so that the next jump of seq is no news
  */
 
+/** @type {Status[]} the states behind which there is none */
+const ENDS = ['completed', 'failed', 'cancelled', 'expired'];
 /** How many notices are kept. */
 export const MAX_NOTICES = 8;
 /** The largest index of a choice or a tool call that is taken from an event. */
@@ -49,11 +51,12 @@ export function initial() {
 
 /** @param {Status} status */
 export function ended(status) {
-  return status !== 'queued' && status !== 'running';
+  return ENDS.includes(status);
 }
 
-/** @param {string} type @returns {boolean} whether nothing follows an event of this type */
-export function terminal(type) {
+/** @param {Event} event @returns {boolean} whether nothing follows it */
+export function last({ type, data }) {
+  if (type === 'stream.snapshot') return ENDS.includes(data?.status);
   return type === 'output.completed' || type === 'output.failed' || type === 'output.cancelled';
 }
 
@@ -104,12 +107,18 @@ function fold(v, event, at) {
   }
 }
 
-/** @param {View} view @param {any} data what was said through an event, in place of the events @returns {View} */
+/**
+ * @param {View} view
+ * @param {any} data what was said through an event, in place of the events; with a
+ *   status in place of that, all that was said, of a job whose end the log has lost
+ * @returns {View}
+ */
 function restore(view, data) {
+  const choices = [{ ...emptyChoice(), text: String(data.text ?? '') }];
+  if (ENDS.includes(data.status)) return { ...view, status: data.status, era: view.era + 1, choices, gap: false };
   const through = Number(data.through_seq);
   if (!Number.isInteger(through) || through < view.nextSeq) return view;
-  const choice = { ...emptyChoice(), text: String(data.text ?? '') };
-  return { ...view, status: 'running', nextSeq: through + 1, era: view.era + 1, choices: [choice], gap: false };
+  return { ...view, status: 'running', nextSeq: through + 1, era: view.era + 1, choices, gap: false };
 }
 
 /** @returns {Choice} */

@@ -73,7 +73,8 @@ export class JobList extends HTMLElement {
     } catch (err) {
       if (!(err instanceof Problem)) return; // aborted: whoever did it goes on
       this.classList.add('stale');
-      tell(part(this, 'problem'), `The list cannot be read now: ${err.message} Jobs can be sent and watched all the same.`);
+      const others = err.status === 0 ? '' : ' Jobs can be sent and watched all the same.';
+      tell(part(this, 'problem'), `The list cannot be read now: ${err.message}${others}`);
       wait = Math.max(wait, err.retryAfter * 1000);
     }
     if (this.reading !== reading) return;

@@ -194,7 +194,7 @@ export class JobView extends HTMLElement {
   paintHead(job, now) {
     const { view } = this;
     write(part(this, 'about'), about(job, view));
-    const known = view.nextSeq > 0 || this.replaying ? view.status : job.status;
+    const known = view.nextSeq > 0 || ended(view.status) || this.replaying ? view.status : job.status;
     const pill = part(this, 'status');
     pill.dataset.status = known;
     write(pill, label(known));

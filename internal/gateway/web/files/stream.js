@@ -4,7 +4,7 @@
 // this asks what the answer was, and tries again where that may help.
 
 import { jobPath, Problem, problemOf } from './api.js';
-import { terminal } from './events.js';
+import { last } from './events.js';
 
 /**
  * connecting: nothing yet; live: the stream is open; reconnecting: it was cut,
@@ -83,7 +83,7 @@ export class Stream {
     }
     if (typeof event?.type !== 'string') return;
     this.handlers.event(event);
-    if (terminal(event.type)) this.end();
+    if (last(event)) this.end();
   }
 
   end() {

@@ -128,6 +128,6 @@ export function kcatLine(job) {
   const cut = topic.lastIndexOf('requests.');
   if (cut < 0 || job.request === undefined) return '';
   const from = time(job.created_at);
-  return `kcat -C -q -e -b "\${KAFKA:-localhost:9092}" -t ${quote(`${topic.slice(0, cut)}tokens`)} -p ${job.request.partition}` +
+  return `kcat -C -q -e -b "\${BROKER:-localhost:9092}" -t ${quote(`${topic.slice(0, cut)}tokens`)} -p ${job.request.partition}` +
     ` -o ${from ? `s@${from}` : 'beginning'} | grep -F ${quote(`"job":"${job.id}"`)}`;
 }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 
-import { ended, figures, initial, MAX_NOTICES, reduce, terminal } from '../files/events.js';
+import { ended, figures, initial, last, MAX_NOTICES, reduce } from '../files/events.js';
 
 const at = (ms) => new Date(Date.UTC(2026, 10, 22, 15, 4, 5) + ms).toISOString();
 const start = Date.parse(at(0));
@@ -142,6 +142,17 @@ test('a snapshot stands for the events that made it', () => {
   assert.deepEqual(reduce(view, { type: 'stream.snapshot' }), view);
 });
 
+test('a snapshot with a status stands for all that the log has lost', () => {
+  const all = { type: 'stream.snapshot', data: { text: 'all of it', status: 'completed' } };
+  const gap = { type: 'stream.gap', data: { reason: 'retention' } };
+  for (const before of [[gap], [...script(['started'], delta('a')), gap]]) {
+    const view = fold([...before, all]);
+    assert.deepEqual([view.status, view.choices.map((c) => c.text), view.notices.length], ['completed', ['all of it'], 1]);
+  }
+  assert.equal(fold([{ ...all, data: { text: 'x', status: 'of a later version' } }]).status, 'queued');
+  assert.deepEqual([all, { ...all, data: { text: 'ab', through_seq: 2 } }, gap, ...script(done)].map(last), [true, false, false, true]);
+});
+
 test('notices are bounded', () => {
   let view = initial();
   for (let i = 0; i < 50; i++) view = reduce(view, { type: 'stream.gap', data: {} });
@@ -160,5 +171,5 @@ test('the figures come from the events, the same at every replay', () => {
 
 test('the ends are known', () => {
   assert.deepEqual(['queued', 'running', 'completed', 'failed', 'cancelled', 'expired'].map(ended), [false, false, true, true, true, true]);
-  assert.deepEqual(['output.completed', 'output.failed', 'output.cancelled', 'output.superseded', 'job.completed'].map(terminal), [true, true, true, false, false]);
+  assert.deepEqual(['output.completed', 'output.failed', 'output.cancelled', 'output.superseded', 'job.completed'].map((type) => last({ type })), [true, true, true, false, false]);
 });

@@ -65,7 +65,7 @@ test('the lines to copy name the job, its topic and its place', () => {
   assert.equal(words.curlLine('http://h:1', 'a:b'), "curl -N 'http://h:1/v1/jobs/a%3Ab/events'");
   const job = { id: 'job_1', created_at: created, request: { topic: 'penstock.requests.standard', partition: 3, offset: 12 } };
   assert.equal(words.kcatLine(job),
-    `kcat -C -q -e -b "\${KAFKA:-localhost:9092}" -t 'penstock.tokens' -p 3 -o s@${Date.parse(created)} | grep -F '"job":"job_1"'`);
+    `kcat -C -q -e -b "\${BROKER:-localhost:9092}" -t 'penstock.tokens' -p 3 -o s@${Date.parse(created)} | grep -F '"job":"job_1"'`);
   assert.match(words.kcatLine({ ...job, created_at: undefined }), / -o beginning /);
   assert.equal(words.kcatLine({ id: 'job_1' }), '');
 });
