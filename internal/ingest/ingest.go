@@ -203,13 +203,14 @@ func (s *Service) refuse(in *job.Request, w *draft) error {
 	return nil
 }
 
-// faulty makes a fault of what somebody else's code refused with.
+// faulty makes a fault of what somebody else's code refused with. param, where it is
+// not "", is what the client calls the field.
 func faulty(err error, code fault.Code, param string) *fault.Error {
 	f, ok := errors.AsType[*fault.Error](err)
 	if !ok {
 		f = fault.Wrap(err, code, "%s", err.Error())
 	}
-	if f.Param == "" && param != "" {
+	if param != "" {
 		named := *f
 		named.Param = param
 		f = &named

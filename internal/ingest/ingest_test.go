@@ -365,7 +365,7 @@ func TestModelsAndAdmissionAreAskedBeforeAnythingIsWritten(t *testing.T) {
 	var admit error
 	h := handler(newService(t, Config{
 		Producer: log,
-		Models:   models{"typo": fault.New(fault.ModelNotFound, "nobody serves typo"), "odd": errors.New("odd")},
+		Models:   models{"typo": &fault.Error{Code: fault.ModelNotFound, Message: "nobody serves typo", Param: "model"}, "odd": errors.New("odd")},
 		Admission: door(func(lane event.Lane) error {
 			if lane != event.Standard {
 				t.Errorf("asked for lane %v", lane)

@@ -177,7 +177,7 @@ func (r *Registry) available() string {
 	for i, name := range names {
 		names[i] = cut(name)
 	}
-	return "there are " + strings.Join(names, ", ") + more
+	return "known: " + strings.Join(names, ", ") + more
 }
 
 func errNoModel() *fault.Error {

@@ -63,7 +63,7 @@ func TestResolveSaysWhatIsThere(t *testing.T) {
 	r := registry(t)
 	for model, want := range map[string]string{
 		"gpt-5":        `write "provider/model"`,
-		"nobody/gpt-5": `there is no provider "nobody"; there are demo, fast, llama3:8b, openai/…, sim`,
+		"nobody/gpt-5": `there is no provider "nobody"; known: demo, fast, llama3:8b, openai/…, sim`,
 		"claude":       `stands for "anthropic/claude-5", but there is no provider "anthropic"`,
 		"openai/":      "is not known",
 		"sim/tokens=3": "is not known",
