@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"strconv"
 	"time"
@@ -51,7 +52,9 @@ func (c *JobListCmd) Run(ctx context.Context, sys *System) error {
 		}
 	}
 	page, err := cl.List(ctx, q)
-	switch {
+	switch e, _ := errors.AsType[*client.Error](err); {
+	case e != nil && e.Status == http.StatusBadRequest:
+		return usageError{err} // nothing but the flags is asked with
 	case err != nil:
 		return advise(err)
 	case c.Output == asJSON:
@@ -103,7 +106,7 @@ func (c *JobGetCmd) Run(ctx context.Context, sys *System) error {
 // JobTailCmd follows a job.
 type JobTailCmd struct {
 	Job       string `arg:"" help:"The job's id."`
-	Cursor    string `help:"Begin behind this cursor in place of the beginning."`
+	Cursor    string `placeholder:"CURSOR" help:"Begin behind this cursor in place of the beginning."`
 	Partition *int32 `placeholder:"N" help:"The partition on which an outside producer put the job, if its row does not say it yet and its id's hash says another."`
 	ClientFlags
 }

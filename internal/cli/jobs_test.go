@@ -97,7 +97,7 @@ func TestARefusedJobIsTold(t *testing.T) {
 	if o := p.on(t, "job", "get", "job_0").want(t, exitFailed); !strings.Contains(o.stderr, "not_found") {
 		t.Errorf("get of no job: %s", o.stderr)
 	}
-	if o := p.on(t, "job", "list", "--limit", "1000").want(t, exitFailed); !strings.Contains(o.stderr, "limit") {
+	if o := p.on(t, "job", "list", "--limit", "1000").want(t, exitUsage); !strings.Contains(o.stderr, "limit") {
 		t.Errorf("list of too many: %s", o.stderr)
 	}
 }
@@ -235,6 +235,9 @@ func TestJobsAreListed(t *testing.T) {
 	if strings.Contains(rest.stdout, `"id": "`+first) || !strings.Contains(rest.stdout, `"has_more": false`) {
 		t.Errorf("the rest: %s", rest.stdout)
 	}
+	for _, args := range [][]string{{"--status", "done"}, {"--after", "none"}} {
+		p.on(t, append([]string{"job", "list"}, args...)...).want(t, exitUsage)
+	}
 }
 
 func TestAServerThatIsAwayIsToldWithWhatToDo(t *testing.T) {
@@ -292,6 +295,51 @@ func TestWhatIsSupersededIsMarked(t *testing.T) {
 	}
 	if !strings.Contains(o.stderr, "events are missing here: truncated") {
 		t.Errorf("the gap was not told: %q", o.stderr)
+	}
+}
+
+func TestAnEndedJobOfWhichTheLogHasLostSomeIsShownWhole(t *testing.T) {
+	t.Parallel()
+	gap, whole := ev("stream.gap", `{"reason":"truncated","cursor":"x"}`), ev("stream.snapshot", `{"text":"all of it","through_seq":4}`)
+	url := stream(t, gap, whole, ev("output.completed", `{"model":"sim","choices":[]}`))
+	if o := run(t, "job", "tail", "job_1", "--server", url).want(t, exitDone); o.stdout != "all of it\n" {
+		t.Errorf("it said %q", o.stdout)
+	}
+	url = stream(t, ev("output.delta", `{"index":0,"content":"all "}`), gap, whole, ev("output.completed", `{"model":"sim","choices":[]}`))
+	o := run(t, "job", "tail", "job_1", "--server", url).want(t, exitDone)
+	if want := "all \n--- the text above has gaps: here it is whole ---\nall of it\n"; o.stdout != want {
+		t.Errorf("it said %q, want %q", o.stdout, want)
+	}
+}
+
+func TestAJobWhoseEndTheStreamDoesNotTellIsAskedFor(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		job  string
+		code int
+		said string
+	}{
+		{`"status":"completed"`, exitDone, ""},
+		{`"status":"cancelled"`, exitFailed, "job job_1 is cancelled"},
+		{`"status":"failed","error":{"code":"provider_error","message":"it broke"}`, exitFailed, "job job_1 failed: it broke (provider_error)"},
+		{`"status":"running"`, exitFailed, "job job_1 is running"},
+	} {
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			switch {
+			case !strings.HasSuffix(r.URL.Path, "/events"):
+				_, _ = fmt.Fprintf(w, `{"object":"job","id":"job_1",%s,"links":{}}`, c.job)
+			case r.Header.Get("Last-Event-Id") == "":
+				_, _ = fmt.Fprintf(w, "id: 7\ndata: %s\n\n", ev("stream.snapshot", `{"text":"all of it","status":"completed"}`))
+			default:
+				w.WriteHeader(http.StatusNoContent)
+			}
+		}))
+		t.Cleanup(srv.Close)
+		o := run(t, "job", "tail", "job_1", "--server", srv.URL).want(t, c.code)
+		if o.stdout != "all of it\n" || !strings.Contains(o.stderr, c.said) {
+			t.Errorf("%s: it said %q and %q", c.job, o.stdout, o.stderr)
+		}
+		run(t, "job", "tail", "job_1", "--cursor", "7", "--server", srv.URL).want(t, c.code) // behind the end
 	}
 }
 

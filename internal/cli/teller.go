@@ -10,6 +10,7 @@ import (
 
 	"github.com/penstock-io/penstock/internal/cli/client"
 	"github.com/penstock-io/penstock/internal/event"
+	"github.com/penstock-io/penstock/internal/job"
 )
 
 // teller writes a job's events as they come: its text, or the records.
@@ -17,6 +18,8 @@ type teller struct {
 	sys     *System
 	out     format
 	midLine bool   // stdout does not stand at the beginning of a line
+	shown   bool   // some of the attempt's text is on stdout
+	ended   bool   // the job's end came
 	failure string // how the job ended, if not well
 }
 
@@ -33,11 +36,35 @@ func (t *teller) follow(ctx context.Context, cl *client.Client, id string, from 
 		}
 	}
 	t.endLine()
+	if !t.ended {
+		if err := t.ask(ctx, cl, id); err != nil {
+			return err
+		}
+	}
 	if t.failure != "" {
 		return errors.New("job " + id + " " + t.failure)
 	}
 	return nil
 }
+
+// ask finds out how a job ended of whose end the stream has not told: the log has
+// lost it, or it lies before the cursor.
+func (t *teller) ask(ctx context.Context, cl *client.Client, id string) error {
+	j, err := cl.Get(ctx, id, 0)
+	switch {
+	case err != nil:
+		return advise(err)
+	case !j.Status.Ended():
+		return fmt.Errorf("job %s is %s, and no more of it can be followed", id, j.Status)
+	case j.Error != nil:
+		t.failure = failed(j.Error)
+	case j.Status != job.Completed:
+		t.failure = "is " + string(j.Status)
+	}
+	return nil
+}
+
+func failed(f *event.Failed) string { return fmt.Sprintf("failed: %s (%s)", f.Message, f.Code) }
 
 func (t *teller) tell(e *client.Event) error {
 	if t.out != asTable {
@@ -45,7 +72,7 @@ func (t *teller) tell(e *client.Event) error {
 			return err
 		}
 	}
-	text := t.out == asTable
+	t.ended = e.View.Type.Output() && e.View.Type.Terminal()
 	switch e.View.Type {
 	case event.OutputDelta:
 		var d event.Delta
@@ -67,22 +94,31 @@ func (t *teller) tell(e *client.Event) error {
 	case event.OutputSuperseded:
 		var s event.Superseded
 		_ = event.DecodeData(e.View.Data, &s) // a reason is a courtesy
-		if text && t.midLine {
+		if t.shown {
 			t.endLine()
 			t.say(fmt.Sprintf("--- the text above is void (%s): the answer begins anew ---\n", s.Reason))
+			t.shown = false
 		}
 	case event.OutputFailed:
 		var f event.Failed
 		if err := event.DecodeData(e.View.Data, &f); err != nil {
 			return fmt.Errorf("read why the job failed: %w", err)
 		}
-		t.failure = fmt.Sprintf("failed: %s (%s)", f.Message, f.Code)
+		t.failure = failed(&f)
+	case "stream.snapshot":
+		var whole struct {
+			Text string `json:"text"`
+		}
+		if err := event.DecodeData(e.View.Data, &whole); err != nil {
+			return fmt.Errorf("read what the job says: %w", err)
+		}
+		t.snapshot(whole.Text)
 	case "stream.gap":
 		var gap struct {
 			Reason string `json:"reason"`
 		}
 		_ = event.DecodeData(e.View.Data, &gap) // a reason is a courtesy
-		if text {
+		if t.out == asTable {
 			t.endLine()
 			fmt.Fprintf(t.sys.Stderr, "penstock: events are missing here: %s\n", gap.Reason)
 		}
@@ -91,11 +127,29 @@ func (t *teller) tell(e *client.Event) error {
 	return nil
 }
 
+// snapshot shows a text that stands in place of all that was shown.
+func (t *teller) snapshot(text string) {
+	if t.out != asTable {
+		return
+	}
+	if t.shown {
+		t.endLine()
+		t.say("--- the text above has gaps: here it is whole ---\n")
+	}
+	t.show(text)
+}
+
 // delta shows what the first choice says.
 func (t *teller) delta(d *event.Delta) {
 	if t.out == asTable && d.Index == 0 {
-		t.say(d.Content + d.Refusal)
+		t.show(d.Content + d.Refusal)
 	}
+}
+
+// show says some of the answer.
+func (t *teller) show(text string) {
+	t.say(text)
+	t.shown = t.shown || text != ""
 }
 
 func (t *teller) say(text string) {
