@@ -20,8 +20,8 @@ PURE      := ./internal/fence,./internal/processors/engine
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-dev: ## everything in one process, with nothing but Go: broker, database, simulated models
-	$(GO) run ./cmd/penstock dev
+dev: build ## everything in one process, with nothing but Go: broker, database, simulated models
+	@$(BUILD)/penstock dev
 
 build: ## build the program into .build/
 	$(GO) build -o $(BUILD)/penstock ./cmd/penstock

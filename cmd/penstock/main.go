@@ -20,5 +20,5 @@ func main() {
 		<-signals // a second one ends the process at once
 		os.Exit(1)
 	}()
-	os.Exit(cli.Run(ctx, os.Args[1:], cli.System{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Env: os.LookupEnv}))
+	os.Exit(cli.Run(ctx, os.Args[1:], cli.System{Name: os.Args[0], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Env: os.LookupEnv}))
 }

@@ -30,6 +30,8 @@ type System struct {
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
 	Env            func(name string) (value string, set bool)
+	// Name is how the program was called, for lines to copy; "" is penstock.
+	Name string
 	// Started, where set, is told the address of the HTTP listener that a command
 	// serves on, once it serves.
 	Started func(addr string)

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -245,6 +246,7 @@ func (c *DevCmd) dataDir(env func(string) (string, bool)) (string, error) {
 // welcome says what there is to try.
 func (c *DevCmd) welcome(sys *System, addr string, s *devStack) {
 	base := "http://" + addr
+	name := cmp.Or(sys.Name, "penstock")
 	server := ""
 	if base != defaultServer {
 		server = " --server " + base
@@ -260,10 +262,10 @@ func (c *DevCmd) welcome(sys *System, addr string, s *devStack) {
 	fmt.Fprintf(sys.Stdout, `Penstock is at %[1]s
 
   curl -sN %[1]s$(curl -s %[1]s/v1/jobs -H 'content-type: application/json' -d '{"body":{"model":"sim","messages":[{"role":"user","content":"hello"}]}}' | sed -E 's/.*"events":"([^"]+)".*/\1/')
-  penstock job submit%[2]s --model sim --follow "hello"
+  %[7]s job submit%[2]s --model sim --follow "hello"
   kcat -C -b %[3]s -t %[4]s
 
 %[6]sData: %[5]s
 Ctrl-C stops it.
-`, base, server, strings.Join(s.kafka, ","), topics.Names{Prefix: c.Prefix}.Tokens(), kept, others)
+`, base, server, strings.Join(s.kafka, ","), topics.Names{Prefix: c.Prefix}.Tokens(), kept, others, name)
 }

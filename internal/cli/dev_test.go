@@ -81,7 +81,7 @@ func TestDevSaysWhatThereIsToTry(t *testing.T) {
 	p := dev(t)
 	said := p.stdout.String()
 	for _, want := range []string{
-		"Penstock is at http://" + p.addr, `penstock job submit --server http://` + p.addr + ` --model sim --follow "hello"`,
+		"Penstock is at http://" + p.addr, `  bin/penstock job submit --server http://` + p.addr + ` --model sim --follow "hello"`,
 		"kcat -C -b ", "penstock.tokens", "Data: /",
 	} {
 		if !strings.Contains(said, want) {

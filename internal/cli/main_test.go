@@ -79,7 +79,8 @@ func spawn(args ...string) (p *process, code int, serving bool) {
 	started, ended := make(chan string, 1), make(chan int, 1)
 	go func() {
 		ended <- Run(ctx, args, System{
-			Stdin: strings.NewReader(""), Stdout: &p.stdout, Stderr: &p.stderr, Started: func(addr string) { started <- addr },
+			Name: "bin/penstock", Stdin: strings.NewReader(""), Stdout: &p.stdout, Stderr: &p.stderr,
+			Started: func(addr string) { started <- addr },
 		})
 	}()
 	p.stop = sync.OnceValue(func() int { cancel(); return <-ended })
