@@ -21,8 +21,8 @@ type BenchCmd struct {
 // BenchTTFTCmd measures the time from a request to its first token.
 type BenchTTFTCmd struct {
 	ClientFlags
-	Kafka       []string `setting:"" default:"127.0.0.1:9092" placeholder:"HOST:PORT,..." help:"Bootstrap addresses of the deployment's Kafka."`
-	Concurrency []int    `default:"1,16,100" help:"Requests at a time; each is measured by itself."`
+	Kafka       []string `setting:"" default:"127.0.0.1:9092" placeholder:"HOST:PORT" help:"Bootstrap addresses of the deployment's Kafka."`
+	Concurrency []int    `default:"1,16,100" placeholder:"N" help:"Requests at a time; each is measured by itself."`
 	Trips       int      `default:"3000" help:"Requests of each kind at each concurrency, at least."`
 	Rounds      int      `default:"3" help:"The kinds take turns so often."`
 }

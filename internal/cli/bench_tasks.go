@@ -15,11 +15,11 @@ import (
 
 // BenchTasksCmd measures tasks a second.
 type BenchTasksCmd struct {
-	Kafka    []string        `setting:"" default:"127.0.0.1:9092" placeholder:"HOST:PORT,..." help:"Bootstrap addresses of Kafka."`
+	Kafka    []string        `setting:"" default:"127.0.0.1:9092" placeholder:"HOST:PORT" help:"Bootstrap addresses of Kafka."`
 	Postgres string          `setting:"" secret:"" placeholder:"URL" required:"" help:"PostgreSQL, on which a database is made for the run."`
 	Tasks    int             `default:"200000" help:"Tasks of each kind, in each round."`
 	Rounds   int             `default:"3" help:"The two kinds take turns so often."`
-	Latency  []time.Duration `placeholder:"TIME,..." help:"Measure work that takes so long, such as 10ms,50ms,100ms, in place of tasks that cost nothing."`
+	Latency  []time.Duration `placeholder:"TIME" help:"Measure work that takes so long, such as 10ms,50ms,100ms, in place of tasks that cost nothing."`
 	InFlight int             `name:"in-flight" default:"1000" help:"Calls at once, of work that takes some time."`
 	Seconds  int             `default:"10" help:"How long work that takes some time goes on, at its ideal rate."`
 	Lane     event.Lane      `default:"standard" help:"The tasks' lane."`

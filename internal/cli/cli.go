@@ -63,7 +63,7 @@ type commands struct {
 // Common is what every command understands.
 type Common struct {
 	ConfigFile configFile `name:"config" placeholder:"FILE" help:"YAML file with settings, by the names of the flags."`
-	LogLevel   string     `setting:"" default:"info" enum:"debug,info,warn,error" help:"Least level that is logged: ${enum}; dev begins at warn."`
+	LogLevel   string     `setting:"" default:"info" enum:"debug,info,warn,error" help:"Least level that is logged: ${enum}; dev begins at warn, topic and dead at error."`
 	LogFormat  string     `setting:"" default:"auto" enum:"auto,text,json" help:"How log lines are written: ${enum}; auto is text on a terminal, else json."`
 }
 
@@ -100,9 +100,9 @@ func Run(ctx context.Context, args []string, sys System) (code int) {
 		kong.Writers(sys.Stdout, sys.Stderr),
 		kong.Exit(func(code int) { panic(exit(code)) }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true, WrapUpperBound: 100}),
-		kong.ValueFormatter(helpWithEnv),
+		kong.ValueFormatter(helpOf),
 		kong.Resolvers(set),
-		kong.Bind(set),
+		kong.Bind(set, &cmd.Common),
 		kong.BindTo(ctx, (*context.Context)(nil)),
 		kong.Bind(&sys),
 	)
@@ -113,6 +113,10 @@ func Run(ctx context.Context, args []string, sys System) (code int) {
 		args = []string{"--help"}
 	}
 	parsed, err := parser.Parse(args)
+	if file, ok := errors.AsType[fileError](err); ok {
+		fmt.Fprintf(sys.Stderr, "penstock: %v\n", file)
+		return exitUsage
+	}
 	if err != nil {
 		fmt.Fprintf(sys.Stderr, "penstock: %v\n", err)
 		if perr, ok := errors.AsType[*kong.ParseError](err); ok && perr.Context != nil {
@@ -120,7 +124,7 @@ func Run(ctx context.Context, args []string, sys System) (code int) {
 		}
 		return exitUsage
 	}
-	err = parsed.Run(&cmd.Common)
+	err = parsed.Run()
 	switch {
 	case err == nil:
 		return exitDone

@@ -26,6 +26,12 @@ type DeadCmd struct {
 	Redrive DeadRedriveCmd `cmd:"" help:"Write records back to where they stood, to be tried again."`
 }
 
+// AfterApply is as TopicCmd's.
+func (*DeadCmd) AfterApply(common *Common, set *settings) error {
+	common.begin("error", set)
+	return nil
+}
+
 // DeadFilter chooses letters.
 type DeadFilter struct {
 	Topic  []string `help:"Only those that stood on these topics, with or without the prefix."`
@@ -73,20 +79,24 @@ func parsePosition(s string) (int64, error) {
 	return offset, nil
 }
 
-// begin is where the letters since a time begin, and where the topic ends now.
-func (g *graveyard) begin(ctx context.Context, since string, now time.Time) (from, end int64, err error) {
-	at := kafka.Start()
-	if since != "" {
-		t, err := time.Parse(time.RFC3339, since)
-		if err != nil {
-			ago, derr := time.ParseDuration(since)
-			if derr != nil || ago < 0 {
-				return 0, 0, usagef("--since: %q is none: it must be an RFC 3339 time such as 2026-11-23T08:00:00Z, or a duration such as 2h", since)
-			}
-			t = now.Add(-ago)
-		}
-		at = kafka.AtTime(t)
+// since is from where on the filter's letters lie.
+func (f *DeadFilter) since(now time.Time) (kafka.At, error) {
+	if f.Since == "" {
+		return kafka.Start(), nil
 	}
+	t, err := time.Parse(time.RFC3339, f.Since)
+	if err != nil {
+		ago, err := time.ParseDuration(f.Since)
+		if err != nil || ago < 0 {
+			return kafka.At{}, usagef("--since: %q is none: it must be an RFC 3339 time such as 2026-11-23T08:00:00Z, or a duration such as 2h", f.Since)
+		}
+		t = now.Add(-ago)
+	}
+	return kafka.AtTime(t), nil
+}
+
+// begin is where the letters from a place on begin, and where the topic ends now.
+func (g *graveyard) begin(ctx context.Context, at kafka.At) (from, end int64, err error) {
 	if end, err = g.cluster.Offset(ctx, g.tp, kafka.End()); err == nil {
 		from, err = g.cluster.Offset(ctx, g.tp, at)
 	}
@@ -128,7 +138,7 @@ func (g *graveyard) each(ctx context.Context, from, end int64, take func(l lette
 
 // at reads one letter, and whether it was written back.
 func (g *graveyard) at(ctx context.Context, offset int64) (*letter, error) {
-	from, end, err := g.begin(ctx, "", time.Time{})
+	from, end, err := g.begin(ctx, kafka.Start())
 	if err != nil {
 		return nil, err
 	}

@@ -30,12 +30,16 @@ func (c *DeadListCmd) Run(ctx context.Context, sys *System, common *Common) erro
 	if c.Limit < 1 || c.Limit > maxDeadLimit {
 		return usagef("--limit must be 1 to %d", maxDeadLimit)
 	}
+	since, err := c.since(time.Now())
+	if err != nil {
+		return err
+	}
 	g, err := c.visit(ctx, sys, common)
 	if err != nil {
 		return err
 	}
 	defer g.cluster.Close()
-	from, end, err := g.begin(ctx, c.Since, time.Now())
+	from, end, err := g.begin(ctx, since)
 	if err != nil {
 		return err
 	}

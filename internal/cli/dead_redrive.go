@@ -56,12 +56,16 @@ func (c *DeadRedriveCmd) Run(ctx context.Context, sys *System, common *Common) e
 		}
 		offsets = append(offsets, offset)
 	}
+	since, err := c.since(time.Now())
+	if err != nil {
+		return err
+	}
 	g, err := c.visit(ctx, sys, common)
 	if err != nil {
 		return err
 	}
 	defer g.cluster.Close()
-	todo, err := c.choose(ctx, g, offsets)
+	todo, err := c.choose(ctx, g, since, offsets)
 	if err != nil {
 		return err
 	}
@@ -84,8 +88,8 @@ type chosen struct {
 
 // choose finds the letters that are meant, in the order of the topic. It holds
 // their places alone.
-func (c *DeadRedriveCmd) choose(ctx context.Context, g *graveyard, offsets []int64) ([]chosen, error) {
-	from, end, err := g.begin(ctx, c.Since, time.Now())
+func (c *DeadRedriveCmd) choose(ctx context.Context, g *graveyard, since kafka.At, offsets []int64) ([]chosen, error) {
+	from, end, err := g.begin(ctx, since)
 	if err != nil {
 		return nil, err
 	}

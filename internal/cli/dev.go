@@ -48,9 +48,7 @@ type UpstreamFlags struct {
 
 // Run implements the command.
 func (c *DevCmd) Run(ctx context.Context, sys *System, common *Common, set *settings) error {
-	if set.from("log-level") == fromDefault {
-		common.LogLevel = "warn"
-	}
+	common.begin("warn", set)
 	log := common.logger(sys)
 	servers, err := modelServers(c.Providers, sys.Env)
 	if err != nil {

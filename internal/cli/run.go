@@ -93,8 +93,8 @@ func (f BudgetFlags) budgets() map[event.Lane]admission.Limits {
 
 // RoleFlags say which part of the work a process takes on.
 type RoleFlags struct {
-	Roles    []string      `setting:"" default:"ingest,processors,projections,gateway" help:"Roles that this process has."`
-	Lanes    []event.Lane  `setting:"" default:"interactive,standard,batch" help:"Lanes that the processors work on."`
+	Roles    []string      `setting:"" default:"ingest,processors,projections,gateway" placeholder:"ROLE" help:"Roles that this process has."`
+	Lanes    []event.Lane  `setting:"" default:"interactive,standard,batch" placeholder:"LANE" help:"Lanes that the processors work on."`
 	Sim      bool          `setting:"" help:"Serve the simulated models."`
 	Grace    time.Duration `setting:"" default:"30s" help:"How long what is in flight gets to end after a stop."`
 	Patience time.Duration `setting:"" default:"30s" help:"How long to wait for Kafka and PostgreSQL at start."`

@@ -72,10 +72,15 @@ func (configFile) BeforeResolve(c *kong.Context, trace *kong.Path, s *settings) 
 // Validate implements kong.Resolver.
 func (*settings) Validate(*kong.Application) error { return nil }
 
+// fileError is a configuration file that is of no use. kong would blame a flag.
+type fileError struct{ error }
+
+func (e fileError) Unwrap() error { return e.error }
+
 // Resolve implements kong.Resolver.
 func (s *settings) Resolve(c *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
 	if err := s.load(c); err != nil {
-		return nil, err
+		return nil, fileError{err}
 	}
 	setting := flag.Tag.Has(settingTag)
 	if !setting && flag.Name != configFlag {
@@ -159,12 +164,30 @@ func (s *settings) from(flag string) string {
 	return fromFlag
 }
 
-// helpWithEnv shows a setting's variable in its help.
-func helpWithEnv(v *kong.Value) string {
-	if v.Flag == nil || !v.Tag.Has(settingTag) && v.Name != configFlag {
+// helpOf is a flag's help, with its default where a placeholder stands in place of
+// that, and the variable of a setting.
+func helpOf(v *kong.Value) string {
+	if v.Flag == nil {
 		return v.Help
 	}
-	return strings.TrimSuffix(v.Help, ".") + " ($" + envName(v.Name) + ")."
+	var more []string
+	if v.Flag.PlaceHolder != "" && v.Default != "" {
+		more = append(more, "default "+v.Default)
+	}
+	if v.Tag.Has(settingTag) || v.Name == configFlag {
+		more = append(more, "$"+envName(v.Name))
+	}
+	if more == nil {
+		return v.Help
+	}
+	return strings.TrimSuffix(v.Help, ".") + " (" + strings.Join(more, ", ") + ")."
+}
+
+// begin sets the level from which on is logged where none was asked for.
+func (c *Common) begin(level string, set *settings) {
+	if set.from("log-level") == fromDefault {
+		c.LogLevel = level
+	}
 }
 
 // logger makes a command's logger, which writes to stderr.

@@ -112,7 +112,7 @@ func TestWrongUseExitsWith2AndSaysWhy(t *testing.T) {
 		"no database":          {args: []string{"run"}, want: "no database is configured"},
 		"no database either":   {args: []string{"migrate"}, want: "PENSTOCK_POSTGRES"},
 		"no server":            {args: []string{"job", "list", "--server", "here"}, want: "must be a URL"},
-		"a file that is away":  {args: []string{"config", "--config", "/none.yaml"}, want: "/none.yaml"},
+		"a file that is away":  {args: []string{"config", "--config", "/none.yaml"}, want: "penstock: read the configuration file: open /none.yaml"},
 		"an unknown setting":   {args: []string{"config"}, file: "lissen: x", want: `"lissen" is no setting: they are api-key, data,`},
 		"no YAML":              {args: []string{"config"}, file: "a: [", want: "is not the YAML of settings"},
 		"nothing to submit":    {args: []string{"job", "submit"}, want: "nothing to submit"},
@@ -121,6 +121,9 @@ func TestWrongUseExitsWith2AndSaysWhy(t *testing.T) {
 		"wait and follow":      {args: []string{"job", "submit", "-m", "sim", "hi", "--wait", "--follow"}, want: "can't be used together"},
 		"no concurrency":       {args: []string{"job", "submit", "-f", "-", "--concurrency", "0"}, want: "--concurrency"},
 		"a file to submit":     {args: []string{"job", "submit", "-f", "/none"}, want: "/none"},
+		"no time, Kafka away":  {args: []string{"dead", "list", "--since", "yesterday", "--kafka", "127.0.0.1:1"}, want: "--since"},
+		"none to redrive from": {args: []string{"dead", "redrive", "--all", "--since", "yesterday", "--kafka", "127.0.0.1:1"}, want: "--since"},
+		"no offset":            {args: []string{"topic", "tail", "tokens", "--offset", "soon", "--kafka", "127.0.0.1:1"}, want: "--offset"},
 		"a home to keep data":  {args: []string{"dev"}, want: "--data DIR"},
 		"no such address":      {args: []string{"dev", "--kafka", "x", "--postgres", "postgres://u@h/d"}, want: `"x" is no broker`},
 	} {
@@ -166,11 +169,17 @@ func TestMaskHidesPasswordsAndKeys(t *testing.T) {
 	}
 }
 
-func TestHelpNamesTheVariables(t *testing.T) {
+func TestHelpNamesTheVariablesAndTheDefaults(t *testing.T) {
 	t.Parallel()
 	o := run(t).want(t, exitDone)
 	for _, want := range []string{"dev", "job", "$PENSTOCK_CONFIG", "$PENSTOCK_LOG_LEVEL"} {
 		if !strings.Contains(o.stdout, want) {
+			t.Errorf("the help does not say %s: %s", want, o.stdout)
+		}
+	}
+	o = run(t, "run", "--help").want(t, exitDone)
+	for _, want := range []string{"--kafka=HOST:PORT,... ", "(default 127.0.0.1:9092, $PENSTOCK_KAFKA).", "--roles=ROLE,... ", "(default interactive,standard,batch, $PENSTOCK_LANES)."} {
+		if !strings.Contains(strings.Join(strings.Fields(o.stdout), " "), want) {
 			t.Errorf("the help does not say %s: %s", want, o.stdout)
 		}
 	}

@@ -30,9 +30,9 @@ const maxLine = 16 << 20
 // SubmitCmd submits jobs.
 type SubmitCmd struct {
 	Prompt       []string      `arg:"" optional:"" help:"What to ask the model, in place of a file."`
-	Model        string        `short:"m" help:"The model to ask, such as sim."`
-	Lane         string        `enum:",interactive,standard,batch" default:"" help:"The prompt's lane: interactive, standard or batch."`
-	Conversation string        `help:"The prompt's conversation."`
+	Model        string        `short:"m" placeholder:"NAME" help:"The model to ask, such as sim."`
+	Lane         string        `enum:",interactive,standard,batch" default:"" placeholder:"LANE" help:"The prompt's lane: interactive, standard or batch."`
+	Conversation string        `placeholder:"ID" help:"The prompt's conversation."`
 	NoStream     bool          `name:"no-stream" help:"Do not write the prompt's answer as it comes: its only event is its end, which has all of it."`
 	File         string        `short:"f" placeholder:"FILE" help:"A file of JSON lines, each the body of a POST /v1/jobs; - is stdin."`
 	Wait         bool          `xor:"until" help:"Wait for each job's end."`

@@ -24,6 +24,13 @@ type TopicCmd struct {
 	Tail  TopicTailCmd  `cmd:"" help:"Follow a partition of a topic, straight from Kafka."`
 }
 
+// AfterApply is kong's hook: what Kafka's client warns of while it tries, the
+// command's own error says.
+func (*TopicCmd) AfterApply(common *Common, set *settings) error {
+	common.begin("error", set)
+	return nil
+}
+
 // open connects to Kafka.
 func (f *KafkaFlags) open(ctx context.Context, sys *System, common *Common) (*kafka.Cluster, error) {
 	security := f.security()
@@ -203,6 +210,10 @@ type TopicTailCmd struct {
 
 // Run implements the command.
 func (c *TopicTailCmd) Run(ctx context.Context, sys *System, common *Common) error {
+	offset, err := c.offset()
+	if err != nil {
+		return err
+	}
 	cluster, err := c.open(ctx, sys, common)
 	if err != nil {
 		return err
@@ -210,7 +221,7 @@ func (c *TopicTailCmd) Run(ctx context.Context, sys *System, common *Common) err
 	defer cluster.Close()
 	names := topics.Names{Prefix: c.Prefix}
 	tp := kafka.TopicPartition{Topic: c.Prefix + strings.TrimPrefix(c.Topic, c.Prefix), Partition: c.Partition}
-	from, err := c.begin(ctx, cluster, tp)
+	from, err := begin(ctx, cluster, tp, offset)
 	if err != nil {
 		return err
 	}
@@ -245,13 +256,29 @@ func (c *TopicTailCmd) Run(ctx context.Context, sys *System, common *Common) err
 	}
 }
 
-// begin finds the offset to begin at, which must be in the log.
-func (c *TopicTailCmd) begin(ctx context.Context, cluster *kafka.Cluster, tp kafka.TopicPartition) (int64, error) {
-	offset, err := strconv.ParseInt(c.Offset, 10, 64)
-	named := err == nil && offset >= 0
-	if !named && c.Offset != "earliest" && c.Offset != "latest" {
+// The words for an offset, as numbers that none has.
+const (
+	earliest = -2
+	latest   = -1
+)
+
+// offset reads where to begin.
+func (c *TopicTailCmd) offset() (int64, error) {
+	switch c.Offset {
+	case "earliest":
+		return earliest, nil
+	case "latest":
+		return latest, nil
+	}
+	n, err := strconv.ParseInt(c.Offset, 10, 64)
+	if err != nil || n < 0 {
 		return 0, usagef("--offset: %q is none: it must be a number from 0, earliest or latest", c.Offset)
 	}
+	return n, nil
+}
+
+// begin finds the offset to begin at, which must be in the log.
+func begin(ctx context.Context, cluster *kafka.Cluster, tp kafka.TopicPartition, offset int64) (int64, error) {
 	first, err := cluster.Offset(ctx, tp, kafka.Start())
 	if errors.Is(err, kafka.ErrUnknownTopic) {
 		return 0, fmt.Errorf("there is no %s: `penstock topic list` shows what there is", tp)
@@ -263,14 +290,14 @@ func (c *TopicTailCmd) begin(ctx context.Context, cluster *kafka.Cluster, tp kaf
 	switch {
 	case err != nil:
 		return 0, fmt.Errorf("find where %s begins: %w", tp, err)
-	case named && (offset < first || offset > end):
-		return 0, fmt.Errorf("offset %d is not in %s: the earliest is %d, the end %d", offset, tp, first, end)
-	case named:
-		return offset, nil
-	case c.Offset == "latest":
+	case offset == earliest:
+		return first, nil
+	case offset == latest:
 		return end, nil
+	case offset < first || offset > end:
+		return 0, fmt.Errorf("offset %d is not in %s: the earliest is %d, the end %d", offset, tp, first, end)
 	}
-	return first, nil
+	return offset, nil
 }
 
 // recordPrinter writes records, a line each. Of the token topic it leaves out

@@ -179,7 +179,7 @@ func TestAKafkaThatIsAwayIsToldWithWhatToDo(t *testing.T) {
 	for _, name := range []string{"plan", "apply", "list"} {
 		var out, errs text
 		code := Run(ctx, []string{"topic", name, "--kafka", "127.0.0.1:1"}, System{Stdout: &out, Stderr: &errs})
-		if code != exitFailed || !strings.Contains(errs.String(), "kafka at 127.0.0.1:1 does not answer") || !strings.Contains(errs.String(), "--kafka") {
+		if code != exitFailed || !strings.HasPrefix(errs.String(), "penstock: kafka at 127.0.0.1:1 does not answer") || !strings.Contains(errs.String(), "--kafka") {
 			t.Errorf("topic %s: %d, %q", name, code, errs.String())
 		}
 	}
