@@ -215,6 +215,28 @@ func TestAFileCanBeFollowedOneByOne(t *testing.T) {
 	}
 }
 
+func TestAnAnswerThatIsMoreThanATextIsShown(t *testing.T) {
+	t.Parallel()
+	p := dev(t)
+	const tools = `"tools":[{"type":"function","function":{"name":"add","parameters":{"type":"object","properties":{"a":{"type":"integer"}},"required":["a"]}}}]`
+	for body, want := range map[string]string{
+		`{"body":{"model":"sim:ttft=0s,tool=add","messages":[{"role":"user","content":"x"}],` + tools + `}}`: `\n\nadd\(\{"a":.*\}\)\n$`,
+		`{"body":{"model":"sim:ttft=0s,gap=0s,tokens=3","n":2,"messages":[{"role":"user","content":"x"}]}}`:  `\n\n0: .+\.\n\n1: .+\.\n$`,
+		`{"endpoint":"/v1/embeddings","body":{"model":"sim","input":"x"}}`:                                   `\n\na vector of \d+ numbers\n$`,
+		`{"endpoint":"/v1/embeddings","body":{"model":"sim","input":["x","y"],"encoding_format":"base64"}}`:  `\n\n0: a vector, in base64\n\n1: a vector, in base64\n$`,
+	} {
+		c := call{env: map[string]string{"PENSTOCK_SERVER": "http://" + p.addr}, stdin: body}
+		followed := c.run(t, "job", "submit", "-f", "-", "--follow").want(t, exitDone)
+		id := firstJob(t, followed.stderr)
+		if !strings.Contains(followed.stderr, "penstock job get "+id) {
+			t.Errorf("%s: it does not say that there is more: %q", body, followed.stderr)
+		}
+		if o := p.on(t, "job", "get", id, "--wait", "30s").want(t, exitDone); !regexp.MustCompile(want).MatchString(o.stdout) {
+			t.Errorf("%s: it says %q, want it to end as %s", body, o.stdout, want)
+		}
+	}
+}
+
 func TestJobsAreListed(t *testing.T) {
 	t.Parallel()
 	p := dev(t)

@@ -13,6 +13,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/penstock-io/penstock/internal/cli/client"
+	"github.com/penstock-io/penstock/internal/event"
 	"github.com/penstock-io/penstock/internal/job"
 )
 
@@ -135,7 +136,39 @@ func describe(w io.Writer, j *job.Resource) {
 		put("error", j.Error.Message+" ("+j.Error.Code+")")
 	}
 	_ = tw.Flush() // to a terminal
-	for _, choice := range j.Output {
-		fmt.Fprintf(w, "\n%s\n", choice.Message.Content)
+	for i := range j.Output {
+		choice := &j.Output[i]
+		fmt.Fprintln(w)
+		if len(j.Output) > 1 {
+			fmt.Fprintf(w, "%d: ", choice.Index)
+		}
+		fmt.Fprintln(w, answerOf(choice))
 	}
+}
+
+// answerOf is a choice for people: its text, the tools that it calls, or how large a
+// vector it is.
+func answerOf(c *event.OutputChoice) string {
+	if c.Embedding != nil {
+		var numbers []float64
+		if err := json.Unmarshal(c.Embedding, &numbers); err != nil {
+			return "a vector, in base64"
+		}
+		return fmt.Sprintf("a vector of %d numbers", len(numbers))
+	}
+	parts := []string{}
+	if text := c.Message.Content + c.Message.Refusal; text != "" {
+		parts = append(parts, text)
+	}
+	var calls []struct {
+		Function struct {
+			Name      string `json:"name"`
+			Arguments string `json:"arguments"`
+		} `json:"function"`
+	}
+	_ = json.Unmarshal(c.Message.ToolCalls, &calls) // of what is none, nothing is shown
+	for i := range calls {
+		parts = append(parts, calls[i].Function.Name+"("+calls[i].Function.Arguments+")")
+	}
+	return strings.Join(parts, "\n")
 }

@@ -19,6 +19,7 @@ type teller struct {
 	out     format
 	midLine bool   // stdout does not stand at the beginning of a line
 	shown   bool   // some of the attempt's text is on stdout
+	more    bool   // the answer has what is not shown
 	ended   bool   // the job's end came
 	failure string // how the job ended, if not well
 }
@@ -36,6 +37,9 @@ func (t *teller) follow(ctx context.Context, cl *client.Client, id string, from 
 		}
 	}
 	t.endLine()
+	if t.more {
+		fmt.Fprintf(t.sys.Stderr, "penstock: the answer is more than a text: penstock job get %s shows it\n", id)
+	}
 	if !t.ended {
 		if err := t.ask(ctx, cl, id); err != nil {
 			return err
@@ -97,7 +101,7 @@ func (t *teller) tell(e *client.Event) error {
 		if t.shown {
 			t.endLine()
 			t.say(fmt.Sprintf("--- the text above is void (%s): the answer begins anew ---\n", s.Reason))
-			t.shown = false
+			t.shown, t.more = false, false
 		}
 	case event.OutputFailed:
 		var f event.Failed
@@ -141,7 +145,13 @@ func (t *teller) snapshot(text string) {
 
 // delta shows what the first choice says.
 func (t *teller) delta(d *event.Delta) {
-	if t.out == asTable && d.Index == 0 {
+	if t.out != asTable {
+		return
+	}
+	if d.Index != 0 || d.ToolCalls != nil || d.Embedding != nil {
+		t.more = true
+	}
+	if d.Index == 0 {
 		t.show(d.Content + d.Refusal)
 	}
 }
