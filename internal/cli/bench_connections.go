@@ -42,6 +42,7 @@ func (c *BenchConnectionsCmd) Run(ctx context.Context, sys *System) error {
 	if c.Connections < 1 || c.AtATime < 1 || c.Partitions < 1 {
 		return usagef("--connections, --at-a-time and --partitions must be 1 or more")
 	}
+	fmt.Fprintf(sys.Stderr, "%d connections are opened, and held for %s.\n", c.Connections, c.Hold)
 	server := bench.NewServer(c.Server, c.APIKey, 2)
 	defer server.Close()
 	m, err := server.MeasureConnections(ctx, bench.ConnectionsOptions{

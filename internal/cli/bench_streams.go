@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 	"time"
 
@@ -38,6 +39,7 @@ func (c *BenchStreamsCmd) Run(ctx context.Context, sys *System) error {
 	if c.Streams < 1 || c.Watchers < 1 || c.Rate < 1 || c.Rate > fastest || c.Measure <= 0 || c.Warm <= 0 {
 		return usagef("--streams and --watchers must be 1 or more, --rate 1 to %d, --warm and --measure above 0", fastest)
 	}
+	fmt.Fprintf(sys.Stderr, "%d jobs stream to %d watchers each; what comes after %s is counted, for %s.\n", c.Streams, c.Watchers, c.Warm, c.Measure)
 	server := bench.NewServer(c.Server, c.APIKey, c.Streams)
 	defer server.Close()
 	s, err := server.MeasureStreams(ctx, bench.StreamsOptions{

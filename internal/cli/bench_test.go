@@ -66,6 +66,9 @@ func TestBenchStreamsMeasuresFromAppendToReceipt(t *testing.T) {
 			t.Errorf("the table has no %q:\n%s", want, got.stdout)
 		}
 	}
+	if want := "3 jobs stream to 2 watchers each; what comes after 500ms is counted, for 1s.\n"; got.stderr != want {
+		t.Errorf("it said %q, want %q", got.stderr, want)
+	}
 	if lines := p.on(t, append(args, "-o", "jsonl")...).want(t, exitDone); !strings.Contains(lines.stdout, `"p99_ms":`) || strings.Contains(lines.stdout, `"tokens_per_second":0,`) {
 		t.Errorf("%s", lines.stdout)
 	}
