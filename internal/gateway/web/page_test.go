@@ -218,6 +218,9 @@ func checkServer(t *testing.T, b *browser, base string) {
 		p := b.tab(t, base, desktop)
 		p.open("/#job_06f3k2m8q0zzzzzzzzzzzzzzzzzzzzzz")
 		p.until(wire + ` === 'stopped' && ` + part("error") + `.textContent.length > 10`)
+		if shown := eval[bool](p, `!`+part("status")+`.hidden`); shown {
+			t.Error("a job that is not there has a state")
+		}
 		p.clean(true)
 	})
 }

@@ -198,6 +198,7 @@ export class JobView extends HTMLElement {
     const pill = part(this, 'status');
     pill.dataset.status = known;
     write(pill, label(known));
+    pill.hidden = this.wire === 'refused' && view.nextSeq === 0 && !job.created_at; // nothing is known of it
     const pacing = this.pacer.waiting > 0;
     const wire = part(this, 'wire');
     wire.dataset.state = pacing ? 'replaying' : this.wire;
