@@ -140,7 +140,7 @@ func TestAFileOfJobsGivesALineEach(t *testing.T) {
 	if statuses["completed"] != 40 || statuses["model_not_found"] != 1 || statuses["invalid_json"] != 1 || len(lines) != 42 || !lines[1] || !lines[3] {
 		t.Errorf("the results are %v, of lines %v", statuses, lines)
 	}
-	if !strings.Contains(o.stderr, "40 submitted, 2 failed, in ") {
+	if !strings.Contains(o.stderr, "40 completed, 2 failed, in ") {
 		t.Errorf("the summary is %q", o.stderr)
 	}
 }

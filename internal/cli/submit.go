@@ -270,7 +270,11 @@ func (c *SubmitCmd) many(ctx context.Context, sys *System, cl *client.Client, in
 	}
 	p.clear()
 	err := errors.Join(<-ended, writeErr)
-	fmt.Fprintf(sys.Stderr, "%d submitted, %d failed, in %s.\n", p.done-p.failed, p.failed, time.Since(began).Round(time.Millisecond))
+	well := "submitted"
+	if c.Wait {
+		well = string(job.Completed)
+	}
+	fmt.Fprintf(sys.Stderr, "%d %s, %d failed, in %s.\n", p.done-p.failed, well, p.failed, time.Since(began).Round(time.Millisecond))
 	if err == nil && p.failed > 0 {
 		return errSilent
 	}
