@@ -36,7 +36,7 @@ func (s *Streams) TokensPerSecond() float64 {
 	if s.Elapsed == 0 {
 		return 0
 	}
-	return s.Delivered() / s.Elapsed.Seconds()
+	return float64(s.Tokens.Load()) / s.Elapsed.Seconds()
 }
 
 // streaming is one run.
@@ -121,9 +121,10 @@ func (r *streaming) measure(ctx context.Context, sockets []*websocket.Conn) (*St
 func (r *streaming) stream(ctx context.Context, sockets []*websocket.Conn) error {
 	// Longer than the run by the first half of the warm-up: none ends before the
 	// last was counted.
+	gap := time.Second / time.Duration(r.opt.Rate)
 	tokens := int((r.opt.Warm + r.opt.Measure).Seconds() * float64(r.opt.Rate))
 	body := fmt.Appendf(nil, `{"lane":"standard","body":{"model":"sim:tokens=%d,ttft=0s,gap=%s","messages":[{"role":"user","content":"go on"}]}}`,
-		tokens, time.Second/time.Duration(r.opt.Rate))
+		tokens, gap)
 	resp, err := r.server.submit(ctx, body)
 	if err != nil {
 		return err
@@ -144,7 +145,7 @@ func (r *streaming) stream(ctx context.Context, sockets []*websocket.Conn) error
 		if err := conn.WriteMessage(websocket.TextMessage, subscribe); err != nil {
 			return fmt.Errorf("subscribe to job %s: %w", receipt.ID, err)
 		}
-		if err := r.taps.add(&watcher{run: r, conn: conn.NetConn(), job: receipt.ID}); err != nil {
+		if err := r.taps.add(&watcher{run: r, conn: conn.NetConn(), job: receipt.ID, stream: tally.Stream{Gap: gap}}); err != nil {
 			return fmt.Errorf("watch job %s: %w", receipt.ID, err)
 		}
 	}
@@ -182,7 +183,7 @@ func (r *streaming) cancel(ctx context.Context) {
 func (r *streaming) frame(w *watcher, b []byte) (last bool, err error) {
 	switch {
 	case bytes.HasPrefix(b, []byte(`{"op":"events"`)):
-		w.seq, _, err = r.Take(b, w.seq)
+		_, err = r.Take(b, &w.stream)
 		return false, err
 	case bytes.HasPrefix(b, []byte(`{"op":"end"`)):
 		r.ended(w.job)

@@ -8,17 +8,19 @@ import (
 	"io"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/penstock-io/penstock/internal/bench/tally"
 )
 
 // watcher is a WebSocket that watches one job. What it reads is worked off as it
 // came, without the buffers and copies of a client that does everything: it is
 // the server that is measured, and both have the same cores.
 type watcher struct {
-	run  *streaming
-	conn io.ReadWriteCloser
-	job  string
-	seq  int64  // that comes next
-	rest []byte // of a frame that has not come whole
+	run    *streaming
+	conn   io.ReadWriteCloser
+	job    string
+	stream tally.Stream
+	rest   []byte // of a frame that has not come whole
 }
 
 // maxMessage bounds a server's frame, in bytes: one that says more is none.

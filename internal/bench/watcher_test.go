@@ -41,13 +41,14 @@ func TestAWatcherPutsFramesTogetherAndAnswersPings(t *testing.T) {
 	all = append(all, wire(`{"op":"end","status":"completed"}`)...)
 	conn := &ends{}
 	w := &watcher{run: &streaming{jobs: []string{"job_1"}}, conn: conn, job: "job_1"}
+	w.run.Counted.Store(true)
 	for i := range all {
 		if done, err := w.read(all[i : i+1]); err != nil || done != (i == len(all)-1) {
 			t.Fatalf("byte %d of %d: %v, %v", i, len(all), done, err)
 		}
 	}
-	if w.run.All.Load() != 1 || w.seq != 2 || len(w.run.jobs) != 0 || conn.told.String() != "\x8a\x82\x00\x00\x00\x00hi" {
-		t.Errorf("%d deltas up to seq %d, jobs left %v, told %q", w.run.All.Load(), w.seq, w.run.jobs, &conn.told)
+	if w.run.Events.Load() != 1 || w.run.Pieces.Load() != 2 || len(w.run.jobs) != 0 || conn.told.String() != "\x8a\x82\x00\x00\x00\x00hi" {
+		t.Errorf("%d deltas in %d frames, jobs left %v, told %q", w.run.Events.Load(), w.run.Pieces.Load(), w.run.jobs, &conn.told)
 	}
 }
 

@@ -12,21 +12,35 @@ import (
 	"time"
 )
 
-// Tally counts what comes to all watchers of a run. Deltas and delays are counted
-// while Counted is set, the rest of all the time. Delays are from what a record
-// says of when it was appended, in milliseconds, to when it had been read: server
-// and watcher must have one clock.
+// Tally counts what comes to all watchers of a run, while Counted is set. Server and
+// watcher must have one clock.
 type Tally struct {
 	Counted atomic.Bool
-	Events  atomic.Int64 // deltas that came while it was counted
+	Events  atomic.Int64 // deltas
 	Pieces  atomic.Int64 // in which they came
-	Text    atomic.Int64 // bytes of JSON that the deltas had
-	All     atomic.Int64 // deltas of all the time
-	AllText atomic.Int64 // bytes of JSON that they had
-	Tokens  atomic.Int64 // as the answers' ends tell, of each watcher
+	Tokens  atomic.Int64 // that they had
+	// Delays are from what a record says of when it was appended, in milliseconds,
+	// to when it had been read.
+	Delays Delays
+	// Ages are from when the model was to say the oldest token of a record to when
+	// it had been read: with the time in which tokens were gathered, and that by
+	// which the model itself was late.
+	Ages Delays
+}
 
-	delays [20_000]atomic.Int64 // by Step
-	total  atomic.Int64
+// Stream is how far a watcher is in its stream.
+type Stream struct {
+	Gap time.Duration // from token to token, as the model has them; 0: it is not known
+
+	seq    int64     // that comes next
+	tokens int64     // that came
+	began  time.Time // the first of them, by its record
+}
+
+// Delays counts durations by Step.
+type Delays struct {
+	by    [20_000]atomic.Int64
+	total atomic.Int64
 }
 
 // Step is what delays are counted by.
@@ -41,10 +55,10 @@ const (
 	layout    = "2006-01-02T15:04:05.000Z"
 )
 
-// Take counts the events of a piece: a frame, or a line. seq is the next that there
-// has to be, as next is then. completed tells whether the answer's end was among
-// them.
-func (t *Tally) Take(piece []byte, seq int64) (next int64, completed bool, err error) {
+// Take counts the events of a piece: a frame, or a line. It tells whether the
+// answer's end was among them, and fails where an event is not the stream's next, or
+// the end tells of other tokens than came.
+func (t *Tally) Take(piece []byte, s *Stream) (completed bool, err error) {
 	now, counted := time.Now(), t.Counted.Load()
 	if counted {
 		t.Pieces.Add(1)
@@ -52,76 +66,81 @@ func (t *Tally) Take(piece []byte, seq int64) (next int64, completed bool, err e
 	for {
 		i := bytes.Index(piece, []byte(timeField))
 		if i < 0 {
-			return seq, completed, nil
+			return completed, nil
 		}
 		delta := bytes.HasSuffix(piece[:i], []byte(`{"type":"output.delta",`))
 		ends := bytes.HasSuffix(piece[:i], []byte(`{"type":"output.completed",`))
 		if piece = piece[i+len(timeField):]; len(piece) < len(layout) {
-			return seq, completed, errors.New("an event without a time")
+			return completed, errors.New("an event without a time")
 		}
-		if got := number(piece, seqField); got != seq {
-			return seq, completed, fmt.Errorf("seq %d, where %d should be", got, seq)
+		if got := number(piece, seqField); got != s.seq {
+			return completed, fmt.Errorf("seq %d, where %d should be", got, s.seq)
 		}
-		seq++
-		if ends {
+		s.seq++
+		switch {
+		case ends:
+			if said := number(piece, usedField); said != s.tokens {
+				return completed, fmt.Errorf("%d tokens came, and the end says %d", s.tokens, said)
+			}
 			completed = true
-			t.Tokens.Add(number(piece, usedField))
+		case delta:
+			at, err := time.Parse(layout, string(piece[:len(layout)]))
+			if err != nil {
+				return completed, fmt.Errorf("the time of an event: %w", err)
+			}
+			t.delta(s, at, now, words(piece), counted)
 		}
-		if !delta {
-			continue
-		}
-		text := length(piece)
-		t.All.Add(1)
-		t.AllText.Add(text)
-		if !counted {
-			continue
-		}
-		at, err := time.Parse(layout, string(piece[:len(layout)]))
-		if err != nil {
-			return seq, completed, fmt.Errorf("the time of an event: %w", err)
-		}
-		t.Events.Add(1)
-		t.Text.Add(text)
-		t.delay(now.Sub(at))
+	}
+}
+
+// delta counts a record of so many tokens.
+func (t *Tally) delta(s *Stream, at, now time.Time, tokens int64, counted bool) {
+	if s.began.IsZero() {
+		s.began = at
+	}
+	said := s.began.Add(time.Duration(s.tokens) * s.Gap)
+	s.tokens += tokens
+	if !counted {
+		return
+	}
+	t.Events.Add(1)
+	t.Tokens.Add(tokens)
+	t.Delays.add(now.Sub(at))
+	if s.Gap > 0 {
+		t.Ages.add(now.Sub(said))
 	}
 }
 
-func (t *Tally) delay(d time.Duration) {
-	t.delays[min(max(int(d/Step), 0), len(t.delays)-1)].Add(1)
-	t.total.Add(1)
-}
-
-// Percentile is the delay below which p (0 to 1) of the events stayed, within a
-// Step; 0 where there were none.
-func (t *Tally) Percentile(p float64) time.Duration {
-	want, seen := int64(float64(t.total.Load()-1)*p), int64(0)
-	for i := range t.delays {
-		if seen += t.delays[i].Load(); seen > want {
-			return time.Duration(i+1) * Step
-		}
-	}
-	return 0
-}
-
-// Delivered is how many tokens came while it was counted, by their part of all text:
-// what lags comes as fewer and larger events.
-func (t *Tally) Delivered() float64 {
-	all := t.AllText.Load()
-	if all == 0 {
-		return 0
-	}
-	return float64(t.Text.Load()) * float64(t.Tokens.Load()) / float64(all)
-}
-
-// length is that of the next text, in bytes of JSON; 0 where there is none.
-func length(piece []byte) int64 {
+// words is how many the next text has: a token of the simulated model is one.
+func words(piece []byte) (n int64) {
 	_, text, _ := bytes.Cut(piece, []byte(textField))
-	for i := 0; i < len(text); i++ {
-		switch text[i] {
-		case '"':
-			return int64(i)
-		case '\\':
+	within := false
+	for i := 0; i < len(text) && text[i] != '"'; i++ {
+		space := text[i] == ' '
+		if text[i] == '\\' && i+1 < len(text) {
 			i++
+			space = text[i] == 'n'
+		}
+		if !space && !within {
+			n++
+		}
+		within = !space
+	}
+	return n
+}
+
+func (d *Delays) add(took time.Duration) {
+	d.by[min(max(int(took/Step), 0), len(d.by)-1)].Add(1)
+	d.total.Add(1)
+}
+
+// Percentile is the delay below which p (0 to 1) of them stayed, within a Step; 0
+// where there were none.
+func (d *Delays) Percentile(p float64) time.Duration {
+	want, seen := int64(float64(d.total.Load()-1)*p), int64(0)
+	for i := range d.by {
+		if seen += d.by[i].Load(); seen > want {
+			return time.Duration(i+1) * Step
 		}
 	}
 	return 0

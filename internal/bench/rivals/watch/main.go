@@ -99,8 +99,8 @@ func (o options) stream(ctx context.Context) error {
 	if failed > 0 {
 		return fmt.Errorf("%d of %d watchers did not get all, such as: %w", failed, o.streams*o.watchers, err)
 	}
-	tokens := max(r.Delivered(), 1)
-	late := func(p float64) float64 { return float64(r.Percentile(p)) / float64(time.Millisecond) }
+	tokens := max(float64(r.Tokens.Load()), 1)
+	late := func(p float64) float64 { return float64(r.Delays.Percentile(p)) / float64(time.Millisecond) }
 	fmt.Printf("| %s | %s | %d × %d | %d | %.0f | %.1f ms | %.1f ms | %.1f µs | %.1f µs | %.0f MiB |\n", o.server, o.via, o.streams, o.watchers,
 		o.streams*o.watchers*o.rate, tokens/took.Seconds(), late(.5), late(.99),
 		(after.cpu-before.cpu)*1e6/tokens, mine.Seconds()*1e6/tokens, after.resident/(1<<20))

@@ -7,13 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
-	"io"
 	"net"
 	"net/http"
 	"net/url"
 	"strings"
 
 	"github.com/gorilla/websocket"
+
+	"github.com/penstock-io/penstock/internal/bench/tally"
 )
 
 // watcher is one connection with one subscription.
@@ -143,15 +144,13 @@ func (s *stream) next() ([]byte, error) { return s.lines.ReadSlice('\n') }
 
 // watch reads a stream to its end: each seq once, in order.
 func (r *run) watch(w watcher) error {
-	for seq := int64(0); ; {
+	for n, s := 0, (tally.Stream{}); ; n++ {
 		b, err := w.next()
-		if errors.Is(err, io.EOF) || err != nil {
-			return fmt.Errorf("it ended at seq %d: %w", seq, err)
+		if err != nil {
+			return fmt.Errorf("it ended behind %d pieces: %w", n, err)
 		}
-		next, done, err := r.Take(b, seq)
-		if err != nil || done {
+		if done, err := r.Take(b, &s); err != nil || done {
 			return err
 		}
-		seq = next
 	}
 }
