@@ -20,7 +20,8 @@ type ServerConfig struct {
 	Stopping func()
 	// Grace bounds how long requests may go on after ctx has ended; 0 is 10 seconds.
 	Grace time.Duration
-	// HeaderPatience bounds how long a request's head may take to arrive; 0 is 10 seconds.
+	// HeaderPatience bounds how long a request's head may take to arrive; 0 is 10
+	// seconds. One that takes longer gets no answer.
 	HeaderPatience time.Duration
 	// IdlePatience is how long an idle connection is kept; 0 is two minutes.
 	IdlePatience time.Duration
@@ -76,13 +77,14 @@ func Serve(ctx context.Context, addr string, h http.Handler, cfg ServerConfig) e
 		IdleTimeout:       or(cfg.IdlePatience, 2*time.Minute),
 		MaxHeaderBytes:    maxHeader,
 		BaseContext:       func(net.Listener) context.Context { return base },
+		ConnState:         noteState,
 		ErrorLog:          slog.NewLogLogger(cfg.Log.Handler(), slog.LevelWarn),
 	}
 	if cfg.Listening != nil {
 		cfg.Listening(ln.Addr())
 	}
 	served := make(chan error, 1)
-	go func() { served <- srv.Serve(ln) }()
+	go func() { served <- srv.Serve(listener{ln}) }()
 	select {
 	case err := <-served:
 		return fmt.Errorf("serve on %s: %w", ln.Addr(), err)

@@ -99,6 +99,34 @@ func TestBodyThatDribblesIsGivenUp(t *testing.T) {
 	}
 }
 
+// An EventSource that gets an answer, and not 200, does not come back.
+func TestAHeadThatIsLateGetsNoAnswer(t *testing.T) {
+	addr, _ := serve(t, router(t, Config{}), ServerConfig{HeaderPatience: 50 * time.Millisecond})
+	for _, head := range []string{"GET ", "GET /echo HTT", "GET /echo HTTP/1.1\r\nHos", "GET /echo HTTP/1.1\r\nHost: x\r\n"} {
+		for _, before := range []string{"", "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n"} { // over a new connection, and over one that has served
+			conn, err := net.Dial("tcp", addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			answers := bufio.NewReader(conn)
+			if before != "" {
+				send(t, conn, before)
+				resp, err := http.ReadResponse(answers, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				_, _ = io.Copy(io.Discard, resp.Body)
+				_ = resp.Body.Close()
+			}
+			send(t, conn, head)
+			if b, err := io.ReadAll(answers); err != nil || len(b) > 0 {
+				t.Errorf("%q behind %q: %q, %v", head, before, b, err)
+			}
+			closing(t, conn)
+		}
+	}
+}
+
 func TestABodyThatSaysItIsTooLargeIsNotWaitedFor(t *testing.T) {
 	addr, _ := serve(t, router(t, Config{MaxBody: 64}), ServerConfig{})
 	for _, more := range []string{"\r\n{", "Expect: 100-continue\r\n\r\n"} {

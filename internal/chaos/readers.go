@@ -113,9 +113,6 @@ func (c *client) bySSE(ctx context.Context, gateway string) error {
 func (c *client) refused(gateway string, status int, body string) {
 	switch status {
 	case http.StatusNotFound, http.StatusBadRequest:
-		if status == http.StatusBadRequest && body == "400 Bad Request" {
-			return // net/http's own, to a head that took 10 s, as where the gateway stood still: it says nothing of the job
-		}
 		c.Fail(Lost, fmt.Sprintf("of an accepted job %s answers %d: %s", gateway, status, body))
 	case http.StatusNoContent:
 		c.Fail(Lost, fmt.Sprintf("%s says that nothing follows, and the end was not seen: it stood at seq %d (%s)", gateway, c.Next()-1, c.cursor))
