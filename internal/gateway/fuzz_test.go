@@ -4,11 +4,11 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"testing"
 
 	"github.com/gorilla/websocket"
 
-	"github.com/penstock-io/penstock/internal/api"
 	"github.com/penstock-io/penstock/internal/fault"
 )
 
@@ -19,19 +19,23 @@ func FuzzEventsQuery(f *testing.F) {
 		f.Add(q, "")
 	}
 	f.Add("cursor=query", "header")
+	g := &Gateway{cfg: Config{Partitions: 4}}
 	f.Fuzz(func(t *testing.T, query, last string) {
 		r := httptest.NewRequest(http.MethodGet, "/v1/jobs/a/events", nil)
 		r.URL.RawQuery = query
 		r.Header.Set("Last-Event-ID", last)
-		if at, again := position(r); again != (last != "") || again && at != last {
-			t.Fatalf("%q, %q: %q, %t", query, last, at, again)
+		q, err := g.jobQueryOf(r)
+		if err == nil && (q.again != (last != "") || q.again && q.at != last) {
+			t.Fatalf("%q, %q: %q, %t", query, last, q.at, q.again)
 		}
-		_, notNumber := api.PartitionParam(r.URL.Query(), 4)
-		_, notFlag := flag(r, "snapshot")
-		for _, err := range []error{notNumber, notFlag} {
-			if fe, ok := errors.AsType[*fault.Error](err); err != nil && (!ok || fe.Code != fault.InvalidRequest || fe.Param == "") {
+		_, _, _, wrong := partitionQueryOf(r)
+		for _, err := range []error{err, wrong} {
+			if fe, ok := errors.AsType[*fault.Error](err); err != nil && (!ok || fe.Code != fault.InvalidRequest) {
 				t.Fatalf("%q: %v", query, err)
 			}
+		}
+		if _, bad := url.ParseQuery(query); bad != nil && (err == nil || wrong == nil) {
+			t.Fatalf("%q: nobody says that a part of it was left out", query)
 		}
 	})
 }

@@ -3,6 +3,7 @@ package gateway
 import (
 	"errors"
 	"net/http"
+	"net/url"
 
 	"github.com/penstock-io/penstock/internal/api"
 	"github.com/penstock-io/penstock/internal/fault"
@@ -11,36 +12,54 @@ import (
 
 // position is where a client wants to go on, and whether it is one that has
 // been here before.
-func position(r *http.Request) (at string, again bool) {
+func position(r *http.Request, q url.Values) (at string, again bool, err error) {
 	if id := r.Header.Get("Last-Event-ID"); id != "" {
-		return id, true // an EventSource that comes back keeps the query of its first call
+		return id, true, nil // an EventSource that comes back keeps the query of its first call
 	}
-	return r.URL.Query().Get("cursor"), false
+	at, _, err = api.Single(q, "cursor")
+	return at, false, err
+}
+
+// jobQuery is what a request for a job's events says of them.
+type jobQuery struct {
+	at        string
+	again     bool
+	partition *int32 // where the job lies, if the client knows it
+	snapshot  bool
+}
+
+func (g *Gateway) jobQueryOf(r *http.Request) (jq jobQuery, err error) {
+	q, err := api.Query(r)
+	if err != nil {
+		return jq, err
+	}
+	if jq.at, jq.again, err = position(r, q); err != nil {
+		return jq, err
+	}
+	if jq.partition, err = api.PartitionParam(q, g.cfg.Partitions); err != nil {
+		return jq, err
+	}
+	jq.snapshot, err = flag(q, "snapshot")
+	return jq, err
 }
 
 // serveJob answers GET /v1/jobs/{id}/events.
 func (g *Gateway) serveJob(w http.ResponseWriter, r *http.Request) {
 	ctx, c := r.Context(), g.newSSE(w)
-	at, again := position(r)
-	named, err := api.PartitionParam(r.URL.Query(), g.cfg.Partitions)
-	if err != nil {
-		api.WriteError(w, r, err)
-		return
-	}
-	wantsSnapshot, err := flag(r, "snapshot")
+	q, err := g.jobQueryOf(r)
 	if err != nil {
 		api.WriteError(w, r, err)
 		return
 	}
 	if c.pass, err = g.door.enter(r); err != nil {
-		c.turnAway(r, err, again)
+		c.turnAway(r, err, q.again)
 		return
 	}
 	defer func() { c.pass.leave() }()
 	f := &jobFeed{out: &c.out}
 	f.tenant, f.id = api.Tenant(ctx), job.Canonical(api.PathParam(r, "id"))
-	if err := f.open(ctx, g, named, at); err != nil {
-		c.turnAway(r, err, again)
+	if err := f.open(ctx, g, q.partition, q.at); err != nil {
+		c.turnAway(r, err, q.again)
 		return
 	}
 	defer func() {
@@ -48,7 +67,7 @@ func (g *Gateway) serveJob(w http.ResponseWriter, r *http.Request) {
 			f.end()
 		}
 	}()
-	if wantsSnapshot && !again {
+	if q.snapshot && !q.again {
 		err = f.beginSnapshot(ctx)
 	}
 	if err == nil {
@@ -59,7 +78,7 @@ func (g *Gateway) serveJob(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusNoContent) // an EventSource stops here
 		return
 	case err != nil && !errors.Is(err, errNoMore):
-		c.turnAway(r, err, again)
+		c.turnAway(r, err, q.again)
 		return
 	}
 	if r.Method == http.MethodHead {
@@ -86,8 +105,11 @@ func (g *Gateway) servePartition(w http.ResponseWriter, r *http.Request) {
 			api.PathParam(r, "partition"), g.cfg.Partitions-1))
 		return
 	}
-	at, again := position(r)
-	var err error
+	at, again, from, err := partitionQueryOf(r)
+	if err != nil {
+		api.WriteError(w, r, err)
+		return
+	}
 	if c.pass, err = g.door.enter(r); err != nil {
 		c.turnAway(r, err, again)
 		return
@@ -104,11 +126,7 @@ func (g *Gateway) servePartition(w http.ResponseWriter, r *http.Request) {
 			f.end()
 		}
 	}()
-	from, err := offsetOf(r)
-	if err == nil {
-		err = f.open(ctx, at, from)
-	}
-	if err != nil {
+	if err = f.open(ctx, at, from); err != nil {
 		c.turnAway(r, err, again)
 		return
 	}
@@ -124,29 +142,34 @@ func (g *Gateway) servePartition(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// offsetOf reads ?offset=, which may stand once; "" where it is absent.
-func offsetOf(r *http.Request) (string, error) {
-	switch values := r.URL.Query()["offset"]; {
-	case len(values) == 0:
-		return "", nil
-	case len(values) > 1:
-		return "", fault.Param("offset", "offset stands %d times: it may stand once", len(values))
-	case values[0] == "":
-		return "", fault.Param("offset", "offset is empty: it must be a number from 0, earliest or latest")
-	default:
-		return values[0], nil
+// partitionQueryOf reads where in a partition to begin: behind a cursor, or at an
+// offset, as ?offset= has it; "" where it is absent.
+func partitionQueryOf(r *http.Request) (at string, again bool, offset string, err error) {
+	q, err := api.Query(r)
+	if err != nil {
+		return "", false, "", err
 	}
+	if at, again, err = position(r, q); err != nil {
+		return "", false, "", err
+	}
+	offset, ok, err := api.Single(q, "offset")
+	if ok && offset == "" {
+		err = fault.Param("offset", "offset is empty: it must be a number from 0, earliest or latest")
+	}
+	return at, again, offset, err
 }
 
-// flag reads a switch of the query, which may stand once; false where it is absent.
-func flag(r *http.Request, name string) (bool, error) {
-	values := r.URL.Query()[name]
+// flag reads a switch of the query; false where it is absent.
+func flag(q url.Values, name string) (bool, error) {
+	text, ok, err := api.Single(q, name)
 	switch {
-	case len(values) == 0 || len(values) == 1 && values[0] == "0":
+	case err != nil:
+		return false, err
+	case !ok || text == "0":
 		return false, nil
-	case len(values) == 1 && values[0] == "1":
+	case text == "1":
 		return true, nil
 	default:
-		return false, fault.Param(name, "%s: %.40q: it must be 0 or 1, and stand once", name, values)
+		return false, fault.Param(name, "%s: %.40q: it must be 0 or 1", name, text)
 	}
 }

@@ -285,7 +285,7 @@ func TestAJobOfAnOutsideIDIsFound(t *testing.T) {
 	// A HEAD asks for no event: it is answered at once, of a stream without an end too.
 	for path, want := range map[string]int{
 		events(hashed): 200, events(elsewhere): 404, "/v1/topics/tokens/partitions/0/events": 200, "/v1/topics/tokens/partitions/01/events": 404,
-		"/v1/topics/tokens/partitions/0/events?offset=": 400, "/v1/topics/tokens/partitions/0/events?offset=0&offset=0": 400,
+		"/v1/topics/tokens/partitions/0/events?offset=": 400, "/v1/topics/tokens/partitions/0/events?offset=0&offset=0": 400, "/v1/topics/tokens/partitions/0/events?offset=%zz": 400,
 	} {
 		resp, err := http.DefaultClient.Head(g.url + path)
 		g.no(err)
@@ -302,7 +302,7 @@ func TestAJobOfAnOutsideIDIsFound(t *testing.T) {
 	}
 	g.open(events(hashed) + "?partition=99").status(http.StatusBadRequest)
 	g.open(events(hashed) + "?partition=x").status(http.StatusBadRequest)
-	for _, query := range []string{"snapshot=maybe", "snapshot=true", "snapshot=", "snapshot=1&snapshot=1", "partition=", "partition=%2B1", "partition=01"} {
+	for _, query := range []string{"snapshot=maybe", "snapshot=true", "snapshot=", "snapshot=1&snapshot=1", "partition=", "partition=%2B1", "partition=01", "cursor=%zz", "snapshot=1;cursor=x", "cursor=x&cursor=x"} {
 		g.open(events(hashed) + "?" + query).status(http.StatusBadRequest)
 	}
 }

@@ -111,7 +111,10 @@ func (s *Service) serveCancel(w http.ResponseWriter, r *http.Request) {
 
 // partitionOf reads ?partition=; nil where absent. There is no other parameter.
 func (s *Service) partitionOf(r *http.Request) (*int32, error) {
-	q := r.URL.Query()
+	q, err := api.Query(r)
+	if err != nil {
+		return nil, err //nolint:wrapcheck // a fault
+	}
 	for name := range q {
 		if name != "partition" {
 			return nil, fault.Param(name, "the parameter %.80q is not known here: it may be partition", name)

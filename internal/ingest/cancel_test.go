@@ -152,6 +152,7 @@ func TestCancelOverHTTP(t *testing.T) {
 		"waits/cancel?partition=x":             {400, fault.InvalidRequest, ""},
 		"waits/cancel?partition=":              {400, fault.InvalidRequest, ""},
 		"waits/cancel?partition=1&partition=2": {400, fault.InvalidRequest, ""},
+		"waits/cancel?partition=%zz":           {400, fault.InvalidRequest, ""},
 		"waits/cancel?why=not":                 {400, fault.InvalidRequest, ""},
 	} {
 		w := httptest.NewRecorder()

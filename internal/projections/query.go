@@ -24,9 +24,9 @@ const (
 // queryOf reads a query's parameters, and refuses those that are not among the
 // known ones.
 func queryOf(r *http.Request, known ...string) (url.Values, error) {
-	q, err := url.ParseQuery(r.URL.RawQuery)
+	q, err := api.Query(r)
 	if err != nil {
-		return nil, fault.Wrap(err, fault.InvalidRequest, "the query cannot be read: its values must be percent-encoded")
+		return nil, err //nolint:wrapcheck // a fault
 	}
 	for _, name := range slices.Sorted(maps.Keys(q)) {
 		if !slices.Contains(known, name) {
@@ -34,18 +34,6 @@ func queryOf(r *http.Request, known ...string) (url.Values, error) {
 		}
 	}
 	return q, nil
-}
-
-// single gives a parameter that may stand once; ok is false where it is absent.
-func single(q url.Values, name string) (value string, ok bool, err error) {
-	values, ok := q[name]
-	if len(values) > 1 {
-		return "", false, fault.Param(name, "%s stands %d times: it may stand once", name, len(values))
-	}
-	if !ok {
-		return "", false, nil
-	}
-	return values[0], true, nil
 }
 
 // filterOf reads the query of a list.
@@ -100,7 +88,7 @@ func join[T ~string](values []T) string {
 
 // pageOf reads what says which page of the list is meant.
 func pageOf(q url.Values, f *Filter) error {
-	v, ok, err := single(q, "created_after")
+	v, ok, err := api.Single(q, "created_after")
 	if err != nil {
 		return err
 	}
@@ -109,7 +97,7 @@ func pageOf(q url.Values, f *Filter) error {
 			return fault.Param("created_after", `created_after: %.60q is no time: it must be an RFC 3339 time such as "2026-11-22T15:04:05Z"; a '+' is written %%2B`, v)
 		}
 	}
-	if v, ok, err = single(q, "limit"); err != nil {
+	if v, ok, err = api.Single(q, "limit"); err != nil {
 		return err
 	}
 	if ok {
@@ -119,7 +107,7 @@ func pageOf(q url.Values, f *Filter) error {
 		}
 		f.Limit = int(n)
 	}
-	if v, ok, err = single(q, "after"); err != nil {
+	if v, ok, err = api.Single(q, "after"); err != nil {
 		return err
 	}
 	if ok {
@@ -128,7 +116,7 @@ func pageOf(q url.Values, f *Filter) error {
 		}
 		f.After = v
 	}
-	if v, ok, err = single(q, "order"); err != nil {
+	if v, ok, err = api.Single(q, "order"); err != nil {
 		return err
 	}
 	if ok && v != "asc" && v != "desc" {
@@ -140,7 +128,7 @@ func pageOf(q url.Values, f *Filter) error {
 
 // waitOf reads ?wait=, a time with its unit; 0 where absent.
 func waitOf(q url.Values) (time.Duration, error) {
-	v, ok, err := single(q, "wait")
+	v, ok, err := api.Single(q, "wait")
 	if err != nil || !ok {
 		return 0, err
 	}
