@@ -36,18 +36,19 @@ const (
 // subscriptions and all writing. Errands are short-lived goroutines that ask Kafka
 // or PostgreSQL on behalf of one subscription, which they own meanwhile.
 type socket struct {
-	g      *Gateway
-	all    *sockets
-	conn   *websocket.Conn
-	net    *patientConn
-	in     *bufio.Reader // of net: what the client has sent ahead
-	pass   pass
-	pacer  pacer // of what reads the client's frames
-	tenant string
-	id     string          // of the request that it began as
-	ctx    context.Context //nolint:containedctx // of what is asked for this connection: it ends with it
-	cancel context.CancelFunc
-	pump   // its work are errands too
+	g       *Gateway
+	all     *sockets
+	conn    *websocket.Conn
+	net     *patientConn
+	in      *bufio.Reader // of net: what the client has sent ahead
+	pass    pass
+	pacer   pacer // of what reads the client's frames
+	parting bool  // a close was sent by what reads them
+	tenant  string
+	id      string          // of the request that it began as
+	ctx     context.Context //nolint:containedctx // of what is asked for this connection: it ends with it
+	cancel  context.CancelFunc
+	pump    // its work are errands too
 
 	// Guarded by the pump's mu.
 	room     sync.Cond // the inbox was emptied
@@ -93,9 +94,24 @@ func (s *socket) read(draining bool) {
 	}
 	for s.net.await() == nil {
 		if !s.apart() {
-			return
+			break
 		}
 	}
+	if s.parting {
+		s.linger()
+	}
+}
+
+// linger reads on for a moment behind a close that the reader has sent: where a
+// connection is closed of which something is unread, the system resets it, and the
+// client may never see why (RFC 6455, section 7.1.1).
+func (s *socket) linger() {
+	half, ok := s.net.Conn.(interface{ CloseWrite() error })
+	if !ok || half.CloseWrite() != nil {
+		return
+	}
+	s.limitReads(time.Now().Add(closePatience))
+	_, _ = io.Copy(io.Discard, s.net) // until the client closes too, or the time is over
 }
 
 // apart reads and works off a client's frames, until none has begun to arrive, on

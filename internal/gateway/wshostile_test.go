@@ -53,6 +53,36 @@ func TestAFrameThatIsTooLargeEndsTheConnection(t *testing.T) {
 	g.noneLeft()
 }
 
+// A connection that is reset may take the close with it, which is still in the
+// client's system.
+func TestAConnectionThatIsClosedForAFrameIsNotReset(t *testing.T) {
+	g := onOne(t, Config{})
+	body := make([]byte, 64<<10)
+	for name, c := range map[string]struct {
+		frame []byte
+		code  int
+	}{
+		"too large":  {header(1, 1<<21), websocket.CloseMessageTooBig},
+		"of no kind": {header(3, 0), websocket.CloseProtocolError},
+		"not UTF-8":  {append(header(1, 1), 0xff), websocket.CloseInvalidFramePayloadData},
+	} {
+		conn := g.rawConn()
+		_, err := conn.Write(append(c.frame, body...))
+		g.no(err)
+		g.no(conn.SetReadDeadline(time.Now().Add(wsPatience)))
+		head, payload, err := g.frame(conn)
+		g.no(err)
+		if code := int(binary.BigEndian.Uint16(payload)); head != frameClose || code != c.code {
+			t.Errorf("%s: %#x, closed with %d, want %d", name, head, code, c.code)
+		}
+		if rest, err := io.ReadAll(conn); err != nil || len(rest) > 0 {
+			t.Errorf("%s: behind the close comes %q, %v", name, rest, err)
+		}
+		g.no(conn.Close())
+	}
+	g.noneLeft()
+}
+
 func TestTextThatIsNotUTF8EndsTheConnection(t *testing.T) {
 	g := onOne(t, Config{})
 	for name, text := range map[string]string{

@@ -103,12 +103,12 @@ func (c *libraryConn) Write(b []byte) (int, error) {
 	if c.socket == nil {
 		return c.patientConn.Write(b)
 	}
-	done := make(chan struct{})
+	last, done := len(b) > 0 && b[0] == frameClose, make(chan struct{})
 	c.socket.report(func() {
 		defer close(done)
 		if !c.socket.mute() {
 			c.socket.out.add(&c.socket.all.buffers, b)
-			c.socket.closing = len(b) > 0 && b[0] == frameClose
+			c.socket.closing = last
 			c.socket.flush(false)
 		}
 	})
@@ -116,6 +116,7 @@ func (c *libraryConn) Write(b []byte) (int, error) {
 	defer late.Stop()
 	select {
 	case <-done:
+		c.socket.parting = c.socket.parting || last
 		return len(b), nil
 	case <-late.C: // the client takes nothing
 		return 0, os.ErrDeadlineExceeded
