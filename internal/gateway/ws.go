@@ -38,9 +38,10 @@ const (
 
 // sockets are the WebSocket connections of a gateway.
 type sockets struct {
-	g        *Gateway
-	upgrader websocket.Upgrader
-	buffers  sync.Pool // of *[]byte, for events frames
+	g             *Gateway
+	upgrader      websocket.Upgrader
+	buffers       sync.Pool     // of *[]byte, for events frames
+	framePatience time.Duration // for a frame to arrive once it has begun
 
 	all sync.WaitGroup // connections that were let in
 
@@ -53,7 +54,7 @@ type sockets struct {
 
 func newSockets(g *Gateway) *sockets {
 	return &sockets{
-		g: g, open: map[*socket]struct{}{},
+		g: g, open: map[*socket]struct{}{}, framePatience: framePatience,
 		upgrader: websocket.Upgrader{
 			Subprotocols:    []string{subprotocol},
 			WriteBufferPool: &sync.Pool{},

@@ -137,12 +137,9 @@ func (s *socket) apart() (on bool) {
 
 // frame reads a frame and works it off.
 func (s *socket) frame() (on bool) {
-	if was, err := s.control(); was || err != nil {
-		return err == nil
-	}
 	kind, raw, err := s.receive()
-	if err != nil {
-		return false
+	if err != nil || kind == 0 {
+		return err == nil
 	}
 	if kind == websocket.TextMessage && !utf8.Valid(raw) {
 		s.garbled()
@@ -167,6 +164,26 @@ func (s *socket) garbled() {
 	_ = s.conn.WriteControl(websocket.CloseMessage, why, time.Now().Add(closePatience)) // it is over either way
 }
 
+// receive waits for the next frame; kind is 0 for one that needs no more. One that
+// has begun has to end in time, from its first byte on.
+func (s *socket) receive() (kind int, raw []byte, err error) {
+	if _, err := s.in.Peek(1); err != nil {
+		return 0, nil, err //nolint:wrapcheck // only looked at, here and below
+	}
+	s.limitReads(time.Now().Add(s.all.framePatience))
+	defer s.limitReads(time.Time{})
+	defer s.net.heard()
+	if was, err := s.control(); was || err != nil {
+		return 0, nil, err
+	}
+	kind, r, err := s.conn.NextReader()
+	if err != nil {
+		return 0, nil, err //nolint:wrapcheck // as above
+	}
+	raw, err = io.ReadAll(r)
+	return kind, raw, err //nolint:wrapcheck // as above
+}
+
 // control works off a ping or a pong. The library would do so on its way to the
 // next frame, for which it would wait; all others, and what is no frame, are left
 // to it (RFC 6455, section 5.2).
@@ -185,13 +202,10 @@ func (s *socket) control() (was bool, err error) {
 	if op != ping && op != pong || start[1]&masked == 0 || size > most {
 		return false, nil
 	}
-	s.limitReads(time.Now().Add(framePatience))
-	defer s.limitReads(time.Time{})
 	frame, err := s.in.Peek(head + size)
 	if err != nil {
 		return false, err //nolint:wrapcheck // only looked at
 	}
-	s.net.heard()
 	if op == ping {
 		said := make([]byte, size)
 		for i := range said {
@@ -201,19 +215,6 @@ func (s *socket) control() (was bool, err error) {
 	}
 	_, err = s.in.Discard(head + size)
 	return true, err //nolint:wrapcheck // only looked at
-}
-
-// receive waits for the next frame. One that has begun has to end in time.
-func (s *socket) receive() (kind int, raw []byte, err error) {
-	kind, r, err := s.conn.NextReader()
-	if err != nil {
-		return 0, nil, err //nolint:wrapcheck // only looked at
-	}
-	s.limitReads(time.Now().Add(framePatience))
-	raw, err = io.ReadAll(r)
-	s.limitReads(time.Time{})
-	s.net.heard()
-	return kind, raw, err //nolint:wrapcheck // only looked at
 }
 
 // limitReads sets the time by which the client must have sent something; a stop

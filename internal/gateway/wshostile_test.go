@@ -143,6 +143,33 @@ func TestFramesThatAreNoneEndTheirConnectionAlone(t *testing.T) {
 	g.noneLeft()
 }
 
+func TestAFrameThatHasBegunMustEndInTime(t *testing.T) {
+	g := onOne(t, Config{}) // which pings far more seldom than this test lasts
+	g.gateway.sockets.framePatience = 50 * time.Millisecond
+	good := g.dial()
+	for name, bytes := range map[string][]byte{
+		"a byte":                   {0x81},
+		"half a head":              header(1, 100)[:7],
+		"half a frame":             append(header(1, 100), "{"...),
+		"a head of a ping":         {0x89, 0x85, 0, 0, 0, 0},
+		"a byte of a close":        {0x88},
+		"a frame, and half a head": {0x81, 0x82, 0, 0, 0, 0, '{', '}', 0x81, 0xfe},
+		"a fragment":               {0x01, 0x81, 0, 0, 0, 0, '{'},
+	} {
+		conn := g.rawConn()
+		_, err := conn.Write(bytes)
+		g.no(err)
+		g.no(conn.SetReadDeadline(time.Now().Add(wsPatience / 3)))
+		if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s: the connection is still open", name)
+		}
+	}
+	good.say(`{"op":"ping"}`)
+	good.want("pong")
+	good.close()
+	g.noneLeft()
+}
+
 func TestNoiseOnASocketBringsNothingDown(t *testing.T) {
 	t.Parallel()
 	g := onOne(t, Config{})
