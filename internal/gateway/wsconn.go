@@ -74,7 +74,8 @@ func newSocket(a *sockets, conn *websocket.Conn, nc *patientConn) *socket {
 	s.crew, s.round = &a.g.crew, s.goRound
 	s.room.L = &s.mu
 	conn.SetReadLimit(maxFrame)
-	conn.SetPongHandler(func(string) error { nc.heard(); return nil }) // of those within a message
+	conn.SetPingHandler(func(said string) error { return s.within(func() { s.pong([]byte(said)) }) })
+	conn.SetPongHandler(func(string) error { return s.within(nc.heard) })
 	return s
 }
 
@@ -123,9 +124,7 @@ func (s *socket) apart() (on bool) {
 	go func() {
 		defer close(done)
 		for on = s.frame(); on; on = s.frame() {
-			if wait := s.pacer.take(time.Now()); wait > 0 {
-				pause(s.ctx, wait)
-			}
+			s.pace()
 			if s.in.Buffered() == 0 {
 				return
 			}
@@ -133,6 +132,21 @@ func (s *socket) apart() (on bool) {
 	}()
 	<-done
 	return on
+}
+
+// pace waits, where the client sends more than it may.
+func (s *socket) pace() {
+	if wait := s.pacer.take(time.Now()); wait > 0 {
+		pause(s.ctx, wait)
+	}
+}
+
+// within works off a ping or a pong that stands among a message's fragments, where
+// the library comes upon it.
+func (s *socket) within(work func()) error {
+	work()
+	s.pace()
+	return nil
 }
 
 // frame reads a frame and works it off.
@@ -211,11 +225,14 @@ func (s *socket) control() (was bool, err error) {
 		for i := range said {
 			said[i] = frame[head+i] ^ frame[2+i%4]
 		}
-		s.tell(func() { s.writeControl(framePong, said) })
+		s.pong(said)
 	}
 	_, err = s.in.Discard(head + size)
 	return true, err //nolint:wrapcheck // only looked at
 }
+
+// pong answers a ping.
+func (s *socket) pong(said []byte) { s.tell(func() { s.writeControl(framePong, said) }) }
 
 // limitReads sets the time by which the client must have sent something; a stop
 // has set its own.

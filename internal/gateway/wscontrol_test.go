@@ -69,6 +69,39 @@ func TestOneWhoSendsTooMuchIsReadMoreSlowlyAndLosesNothing(t *testing.T) {
 	}
 }
 
+func TestPingsWithinAMessageAreAnsweredAndReadNoFasterThanOthers(t *testing.T) {
+	t.Parallel()
+	g := onOne(t, Config{})
+	conn := g.rawConn()
+	_, err := conn.Write([]byte{0x01, 0x81, 0, 0, 0, 0, '{'}) // it has begun
+	g.no(err)
+	const more = 400
+	began := time.Now()
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for range framesAhead + more {
+			if _, err := conn.Write([]byte{0x89, 0x81, 0, 0, 0, 0, 'x'}); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	for range framesAhead + more {
+		if head, payload, err := g.frame(conn); head != framePong || string(payload) != "x" || err != nil {
+			t.Fatalf("%#x %q, %v", head, payload, err)
+		}
+	}
+	wg.Wait()
+	if took, least := time.Since(began), more*time.Second/framesASecond*9/10; took < least {
+		t.Errorf("%d pings were read in %v, %v at the least", framesAhead+more, took, least)
+	}
+	_, err = conn.Write([]byte{0x80, 0x8d, 0, 0, 0, 0, '"', 'o', 'p', '"', ':', '"', 'p', 'i', 'n', 'g', '"', '}', ' '})
+	g.no(err)
+	if head, payload, err := g.frame(conn); head != frameText || string(payload) != `{"op":"pong"}` || err != nil {
+		t.Errorf("the message itself: %#x %q, %v", head, payload, err)
+	}
+}
+
 func TestControlFramesThatAreNoneEndTheConnection(t *testing.T) {
 	g := onOne(t, Config{})
 	for name, bytes := range map[string]string{
