@@ -26,8 +26,8 @@ const (
 	framePatience = 30 * time.Second
 	// closePatience is how long a client gets to answer a close.
 	closePatience = time.Second
-	// silentPings is after how many pings a client is given up of which nothing
-	// was heard.
+	// silentPings is at how many pings a client is given up of which nothing was
+	// heard since the first of them was due.
 	silentPings = 3
 )
 
@@ -400,9 +400,10 @@ func (s *socket) answer(v any) {
 	s.tell(func() { s.write(frame) })
 }
 
-// tick pings the client, and gives it up if nothing was heard for long.
+// tick pings the client, and gives it up if nothing was heard for several pings. It
+// counts those and no time, since a process that stood still has not asked anybody.
 func (s *socket) tick() {
-	if s.net.silent() > silentPings*s.g.cfg.Ping {
+	if s.net.unheard.Add(1) >= silentPings {
 		_ = s.net.Close() // the reader ends
 		return
 	}

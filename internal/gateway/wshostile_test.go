@@ -254,6 +254,7 @@ func TestASlowClientIsNotCutOffForItsSlowness(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, server := net.Pipe()
 		c := newPatientConn(server, time.Second)
+		c.unheard.Store(1)
 		want := bytes.Repeat([]byte("x"), 100)
 		var wg sync.WaitGroup
 		wg.Go(func() {
@@ -271,8 +272,8 @@ func TestASlowClientIsNotCutOffForItsSlowness(t *testing.T) {
 			got = append(got, b...)
 		}
 		wg.Wait()
-		if c.silent() > time.Second {
-			t.Errorf("it is taken for dead since %s", c.silent())
+		if n := c.unheard.Load(); n != 0 {
+			t.Errorf("it is taken for dead since %d pings", n)
 		}
 		// One who takes nothing is let go, and at a stop sooner.
 		for _, patience := range []time.Duration{time.Second, 100 * time.Millisecond} {
@@ -305,6 +306,31 @@ func TestOneWhoSaysNothingForLongIsGivenUp(t *testing.T) {
 		<-pings
 	}
 	alive.say(`{"op":"ping"}`)
+}
+
+// A process that stood still for longer finds that a client was silent, which it has
+// not asked meanwhile.
+func TestAClientIsGivenUpForPingsThatItLeftUnansweredAndNotForTime(t *testing.T) {
+	g := onOne(t, Config{Ping: time.Hour})
+	conn := g.rawConn()
+	s := g.only()
+	ping := func() {
+		s.tick()
+		if head, _, err := g.frame(conn); head != framePing || err != nil {
+			t.Fatalf("%#x, %v", head, err)
+		}
+	}
+	for range silentPings {
+		ping()
+		_, err := conn.Write([]byte{0x8a, 0x80, 0, 0, 0, 0})
+		g.no(err)
+		eventually(t, func() bool { return s.net.unheard.Load() == 0 })
+	}
+	for range silentPings - 1 {
+		ping()
+	}
+	s.tick()
+	g.noneLeft()
 }
 
 func TestAFrameInFragmentsIsReadWhole(t *testing.T) {

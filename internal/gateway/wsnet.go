@@ -15,13 +15,11 @@ type patientConn struct {
 	patience time.Duration
 	ready    *awaiter     // nil where that cannot be known beforehand
 	limit    atomic.Int64 // Unix nanoseconds at which patience ends for good; 0: it does not
-	alive    atomic.Int64 // Unix nanoseconds of the client's last sign of life
+	unheard  atomic.Int32 // pings since the client's last sign of life
 }
 
 func newPatientConn(c net.Conn, patience time.Duration) *patientConn {
-	p := &patientConn{Conn: c, patience: patience, ready: newAwaiter(c)}
-	p.heard()
-	return p
+	return &patientConn{Conn: c, patience: patience, ready: newAwaiter(c)}
 }
 
 // await waits for something to read, where that can be told without reading it.
@@ -85,10 +83,7 @@ func (c *patientConn) hurry(at time.Time) {
 }
 
 // heard notes a sign of life.
-func (c *patientConn) heard() { c.alive.Store(time.Now().UnixNano()) }
-
-// silent is how long ago the last one was.
-func (c *patientConn) silent() time.Duration { return time.Since(time.Unix(0, c.alive.Load())) }
+func (c *patientConn) heard() { c.unheard.Store(0) }
 
 // libraryConn is the connection as the WebSocket library has it. What that writes
 // behind the handshake, answers to what is no frame or is the last one, goes
