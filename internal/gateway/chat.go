@@ -124,7 +124,7 @@ func (g *Gateway) streamChat(c *sse, r *http.Request, in intake, f *chatFeed) {
 		api.WriteError(c.w, r, err)
 		return
 	}
-	f.sent, c.preface = true, ""
+	f.sent = true
 	status := c.serve(ctx, f)
 	switch {
 	case status == endedDrained:

@@ -4,7 +4,10 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"testing"
+
+	"github.com/penstock-io/penstock/internal/event"
 )
 
 func TestDrainEndsStreamsAndTheyGoOnElsewhere(t *testing.T) {
@@ -39,4 +42,63 @@ func TestDrainEndsStreamsAndTheyGoOnElsewhere(t *testing.T) {
 func soonBack(ms string) bool {
 	n, err := strconv.Atoi(ms)
 	return err == nil && n >= 100 && n < 500
+}
+
+// firstID reads the id that a stream begins with.
+func (c *client) firstID() (id string) {
+	c.g.Helper()
+	for {
+		line, err := c.lines.ReadString('\n')
+		c.g.no(err)
+		if line == "\n" {
+			return id
+		}
+		if after, ok := strings.CutPrefix(line, "id: "); ok {
+			id = strings.TrimSuffix(after, "\n")
+		}
+	}
+}
+
+// TestWhoComesBackBeforeTheFirstEventIsKnownToHaveBeenHere: an EventSource stops for
+// good at a status that one who has never been here gets.
+func TestWhoComesBackBeforeTheFirstEventIsKnownToHaveBeenHere(t *testing.T) {
+	g := onOne(t, Config{MaxConnections: 1})
+	a := g.author()
+	a.request(event.Standard)
+	waits := g.open(events(a) + "?snapshot=1")
+	id := waits.firstID()
+	again := g.open(events(a), "Last-Event-ID", id) // there is no room
+	if again.rest(); again.resp.StatusCode != http.StatusOK || len(again.retries) != 1 {
+		t.Errorf("%s, told to come back after %s ms", again.resp.Status, again.retries)
+	}
+	waits.close()
+	g.empty()
+	a.started()
+	a.say("one ")
+	a.say("two ")
+	a.complete()
+	back := g.open(events(a)+"?snapshot=1", "Last-Event-ID", id).rest() // no snapshot was sent
+	if back[0].Type != streamSnapshot || text(back) != "one two " {
+		t.Errorf("it begins with %s, and says %q", back[0].data, text(back))
+	}
+	g.empty()
+	seqs(t, g.open(events(a), "Last-Event-ID", id).rest(), 0)
+	third := g.open(events(a)).rest()[2].id
+	if got := g.open(events(a), "Last-Event-ID", third).firstID(); got != third {
+		t.Errorf("a stream behind %q begins with the id %q", third, got)
+	}
+}
+
+func TestWhatWasWrittenWhileAPartitionsWatcherWasAwayIsNotMissed(t *testing.T) {
+	g := onOne(t, Config{})
+	a := g.author()
+	a.started()
+	path := fmt.Sprintf("/v1/topics/tokens/partitions/%d/events?offset=latest", a.part)
+	c := g.open(path)
+	id := c.firstID()
+	c.close()
+	a.say("meanwhile")
+	if e := g.open(path, "Last-Event-ID", id).must(); e.Data.Content != "meanwhile" {
+		t.Errorf("got %s", e.data)
+	}
 }

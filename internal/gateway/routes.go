@@ -10,14 +10,23 @@ import (
 	"github.com/penstock-io/penstock/internal/job"
 )
 
-// position is where a client wants to go on, and whether it is one that has
-// been here before.
+// fromStart is a cursor that says no more than that its client has been here: the
+// one before a job's first event.
+const fromStart = "0"
+
+// position is where a client wants to go on, "" where at the beginning, and whether
+// it is one that has been here before.
 func position(r *http.Request, q url.Values) (at string, again bool, err error) {
-	if id := r.Header.Get("Last-Event-ID"); id != "" {
-		return id, true, nil // an EventSource that comes back keeps the query of its first call
+	// An EventSource that comes back keeps the query of its first call.
+	if at = r.Header.Get("Last-Event-ID"); at == "" {
+		at, _, err = api.Single(q, "cursor")
+	} else {
+		again = true
 	}
-	at, _, err = api.Single(q, "cursor")
-	return at, false, err
+	if at == fromStart {
+		at = ""
+	}
+	return at, again, err
 }
 
 // jobQuery is what a request for a job's events says of them.
@@ -40,6 +49,7 @@ func (g *Gateway) jobQueryOf(r *http.Request) (jq jobQuery, err error) {
 		return jq, err
 	}
 	jq.snapshot, err = flag(q, "snapshot")
+	jq.snapshot = jq.snapshot && (!jq.again || jq.at == "") // it had one, or has the events that made it
 	return jq, err
 }
 
@@ -67,7 +77,7 @@ func (g *Gateway) serveJob(w http.ResponseWriter, r *http.Request) {
 			f.end()
 		}
 	}()
-	if q.snapshot && !q.again {
+	if q.snapshot {
 		err = f.beginSnapshot(ctx)
 	}
 	if err == nil {
@@ -84,6 +94,9 @@ func (g *Gateway) serveJob(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodHead {
 		c.head()
 		return
+	}
+	if c.first = q.at; q.at == "" || q.snapshot {
+		c.first = fromStart
 	}
 	c.stream(r, f, func(status string) {
 		if status == "" {
@@ -134,6 +147,7 @@ func (g *Gateway) servePartition(w http.ResponseWriter, r *http.Request) {
 		c.head()
 		return
 	}
+	c.first = f.reader.here()
 	c.stream(r, f, func(status string) {
 		if status == "" {
 			status = endedError

@@ -40,7 +40,7 @@ type sse struct {
 	w       http.ResponseWriter
 	control *http.ResponseController
 	out     frames
-	preface string // what a stream begins with
+	first   string // the id that a stream of events begins with; "" with others
 	debut   debut
 
 	pass     pass         // until the stream has it
@@ -50,14 +50,16 @@ type sse struct {
 }
 
 func (g *Gateway) newSSE(w http.ResponseWriter) *sse {
-	return &sse{g: g, w: w, control: http.NewResponseController(w), preface: "retry: 1000\n\n", debut: debut{began: g.cfg.Now()}}
+	return &sse{g: g, w: w, control: http.NewResponseController(w), debut: debut{began: g.cfg.Now()}}
 }
 
-// begin sends the headers, and whatever is in the frames already.
+// begin sends the headers, and whatever is in the frames already. An EventSource
+// that comes back shows by the first id that it has been here, before it has had an
+// event, and misses nothing that was written meanwhile.
 func (c *sse) begin() error {
 	c.head()
-	if c.preface != "" {
-		c.out.buf = append([]byte(c.preface), c.out.buf...)
+	if c.first != "" {
+		c.out.buf = append([]byte("id: "+c.first+"\nretry: 1000\n\n"), c.out.buf...)
 	}
 	return c.flush()
 }
@@ -132,7 +134,6 @@ func (c *sse) turnAway(r *http.Request, err error, again bool) {
 		api.WriteError(c.w, r, err)
 		return
 	}
-	c.preface = ""
 	c.out.reset()
 	c.out.comment(string(f.Code) + ": " + f.Message)
 	c.out.retry(max(f.RetryAfter, c.g.comeBack()))
