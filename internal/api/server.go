@@ -35,6 +35,10 @@ type ServerConfig struct {
 // it is also what a slow client has to take before that shows.
 const maxUnsent = 16 << 10
 
+// maxUnheard bounds for how long a client's system may leave unanswered what is sent
+// to it.
+const maxUnheard = time.Minute
+
 // maxHeader bounds a request's head, in bytes.
 const maxHeader = 64 << 10
 
