@@ -37,8 +37,8 @@ type Config struct {
 	Now      func() time.Time      // nil is time.Now
 	// BodyPatience bounds how long a body may take to arrive; 0 is 30 seconds.
 	BodyPatience time.Duration
-	// WritePatience bounds how long a client may take for 64 KiB of an answer that
-	// is no stream; 0 is 10 seconds.
+	// WritePatience bounds how long a client may take for a WritePiece of an answer
+	// that is no stream; 0 is 10 seconds.
 	WritePatience time.Duration
 }
 

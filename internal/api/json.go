@@ -38,9 +38,10 @@ func WriteJSON(w http.ResponseWriter, r *http.Request, status int, v any) {
 	WriteRaw(w, r, status, b)
 }
 
-// writePiece is how much of an answer a client has to take in
-// Config.WritePatience, in bytes.
-const writePiece = 64 << 10
+// WritePiece is what a client has to take within the time for a write, of answers
+// and streams alike, in bytes: what is more is written in several, each with a time of
+// its own.
+const WritePiece = 16 << 10
 
 // WriteRaw answers with JSON that is written already. A client that takes nothing
 // of it for Config.WritePatience is let go; over HTTP/2 its stream alone is.
@@ -62,7 +63,7 @@ func WriteRaw(w http.ResponseWriter, r *http.Request, status int, body []byte) {
 func writePatiently(w http.ResponseWriter, body []byte, patience time.Duration) error {
 	control := http.NewResponseController(w)
 	for {
-		piece := body[:min(len(body), writePiece)]
+		piece := body[:min(len(body), WritePiece)]
 		if err := control.SetWriteDeadline(time.Now().Add(patience)); err != nil && !errors.Is(err, http.ErrNotSupported) {
 			return err //nolint:wrapcheck // only logged
 		}

@@ -73,17 +73,13 @@ func (c *sse) head() {
 	c.w.WriteHeader(http.StatusOK)
 }
 
-// pieceBytes is what a client has to take within the time for a write: what is more
-// is written in several, each with a time of its own.
-const pieceBytes = 16 << 10
-
 // flush writes the frames. A client that does not take a piece of them in time is let
 // go; over HTTP/2 its stream alone is. The deadline is lifted behind the write: HTTP/2
 // would reset the stream at it whether or not anything is being written, and over
 // HTTP/1.1 the connection may serve another request.
 func (c *sse) flush() error {
 	for b := c.out.buf; ; {
-		n := min(len(b), pieceBytes)
+		n := min(len(b), api.WritePiece)
 		if err := c.put(b[:n]); err != nil {
 			return err
 		}

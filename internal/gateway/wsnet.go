@@ -6,6 +6,8 @@ import (
 	"os"
 	"sync/atomic"
 	"time"
+
+	"github.com/penstock-io/penstock/internal/api"
 )
 
 // patientConn lets a client be slow: a write fails only where nothing of it was
@@ -56,7 +58,7 @@ func (c *patientConn) Write(b []byte) (int, error) {
 		if err := c.Conn.SetWriteDeadline(deadline); err != nil {
 			return done, err //nolint:wrapcheck // a connection hands errors on as they are
 		}
-		n, err := c.Conn.Write(b[done:min(done+pieceBytes, len(b))])
+		n, err := c.Conn.Write(b[done:min(done+api.WritePiece, len(b))])
 		done += n
 		if n > 0 && time.Since(began) > waited {
 			c.heard()
