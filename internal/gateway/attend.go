@@ -86,18 +86,15 @@ func failureOf(end event.Type, f *event.Failed) *fault.Error {
 // it said. The text is in memory after the end alone, a bounded number of times,
 // and is let go of before anything is written: however slowly that is read, it
 // holds up nobody.
-func (g *Gateway) wholeAnswer(ctx context.Context, tenant string, in intake, of func(*job.Transcript) any) ([]byte, error) {
+func (g *Gateway) wholeAnswer(ctx context.Context, tenant string, res *job.Resource, of func(*job.Transcript) any) ([]byte, error) {
 	f := &whole{}
-	s := &jobStream{tenant: tenant, id: in.job.ID, to: f}
+	s := &jobStream{tenant: tenant, id: res.ID, to: f}
 	f.stream = s
-	if err := g.openJob(ctx, s, nil, ""); err != nil {
+	if err := g.openTaken(ctx, s, res); err != nil {
 		return nil, err
 	}
 	defer s.close()
 	over := func() bool { return s.progress.End != "" || f.err != nil }
-	if err := in.settle(ctx, s); err != nil {
-		return nil, err
-	}
 	if err := s.attend(ctx, over); err != nil {
 		return nil, err
 	}

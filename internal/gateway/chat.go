@@ -6,8 +6,6 @@ import (
 	"net/http"
 	"strings"
 
-	"github.com/go-json-experiment/json/jsontext"
-
 	"github.com/penstock-io/penstock/internal/api"
 	"github.com/penstock-io/penstock/internal/event"
 	"github.com/penstock-io/penstock/internal/fault"
@@ -21,39 +19,44 @@ const (
 	embeddingsEndpoint = "/v1/embeddings"
 )
 
-// intake is a job that a request over the OpenAI API became.
-type intake struct {
-	job   *job.Resource
-	keyed bool // it may be an earlier request's
-}
-
-// submit makes a job of a request and names it in the answer's header. Once the
-// job is in the log it goes on, whether its client stays or not.
-func (g *Gateway) submit(w http.ResponseWriter, r *http.Request, endpoint string, lane event.Lane, body jsontext.Value) (intake, error) {
-	ctx := r.Context()
+// take reads a request over the OpenAI API, makes a job of it and names that in the
+// answer's header. Once the job is in the log it goes on, whether its client stays or
+// not.
+func (g *Gateway) take(w http.ResponseWriter, r *http.Request, endpoint string, read func(body []byte) (openai.Request, error)) (*job.Resource, error) {
+	body, err := api.ReadBody(r)
+	if err != nil {
+		return nil, err
+	}
+	req, err := read(body)
+	if err != nil {
+		return nil, err
+	}
 	opts := job.SubmitOptions{Traceparent: r.Header.Get("Traceparent")}
 	if keys, ok := r.Header["Idempotency-Key"]; ok {
 		if keys[0] == "" {
-			return intake{}, fault.Param("Idempotency-Key", "the Idempotency-Key is empty: give it a value, or leave it out")
+			return nil, fault.Param("Idempotency-Key", "the Idempotency-Key is empty: give it a value, or leave it out")
 		}
 		opts.IdempotencyKey = keys[0]
-		opts.Fingerprint = append([]byte(endpoint+"\n"), body...) // the same bytes may go to two endpoints
+		opts.Fingerprint = append([]byte(endpoint+"\n"), req.Body...) // the same bytes may go to two endpoints
 	}
-	res, err := g.cfg.Intake.Submit(ctx, api.Tenant(ctx), job.Request{Lane: lane, Endpoint: endpoint, Body: body}, opts)
+	ctx := r.Context()
+	res, err := g.cfg.Intake.Submit(ctx, api.Tenant(ctx), job.Request{Lane: req.Lane, Endpoint: endpoint, Body: req.Body}, opts)
 	if err != nil {
-		return intake{}, outerFault(err)
+		return nil, outerFault(err)
 	}
 	w.Header().Set("X-Penstock-Job", res.ID)
-	return intake{job: res, keyed: opts.IdempotencyKey != ""}, nil
+	return res, nil
 }
 
-// settle makes sure of where an earlier request's job begins. One that was made
-// just now begins no earlier than this process's clock says.
-func (in intake) settle(ctx context.Context, s *jobStream) error {
-	if !in.keyed {
-		return nil
+// openTaken begins the stream of a job that was taken in. One that an earlier request
+// made is found as any other is; a new one begins no earlier than this process's clock
+// says. The stream needs a close.
+func (g *Gateway) openTaken(ctx context.Context, s *jobStream, res *job.Resource) error {
+	if err := g.openJob(ctx, s, nil, ""); err != nil || !res.Replayed {
+		return err
 	}
 	if err := s.settle(ctx); err != nil && !errors.Is(err, errNoMore) {
+		s.close()
 		return err
 	}
 	return nil
@@ -74,46 +77,37 @@ func outerFault(err error) error {
 // serveChat answers POST /v1/chat/completions.
 func (g *Gateway) serveChat(w http.ResponseWriter, r *http.Request) {
 	c := g.newSSE(w)
-	body, err := api.ReadBody(r)
-	if err != nil {
-		api.WriteError(w, r, err)
-		return
-	}
-	req, err := openai.ReadChat(body)
-	if err != nil {
-		api.WriteError(w, r, err)
-		return
-	}
-	in, err := g.submit(w, r, chatEndpoint, req.Lane, req.Body)
+	var req openai.ChatRequest
+	res, err := g.take(w, r, chatEndpoint, func(body []byte) (_ openai.Request, err error) {
+		req, err = openai.ReadChat(body)
+		return req.Request, err
+	})
 	if err != nil {
 		api.WriteError(w, r, err)
 		return
 	}
 	if req.Stream {
 		f := &chatFeed{out: &c.out}
-		f.tenant, f.id, f.to = api.Tenant(r.Context()), in.job.ID, f
-		f.chunks = openai.NewChunks(job.ChatID(in.job.ID), in.job.CreatedAt.Time, req.Model, req.IncludeUsage)
-		g.streamChat(c, r, in, f)
+		f.tenant, f.id, f.to = api.Tenant(r.Context()), res.ID, f
+		f.chunks = openai.NewChunks(job.ChatID(res.ID), res.CreatedAt.Time, req.Model, req.IncludeUsage)
+		g.streamChat(c, r, res, f)
 		return
 	}
-	g.answerWhole(w, r, in, func(t *job.Transcript) any {
-		return openai.NewCompletion(job.ChatID(in.job.ID), in.job.CreatedAt.Time, &t.Completed, t.Output())
+	g.answerWhole(w, r, res, func(t *job.Transcript) any {
+		return openai.NewCompletion(job.ChatID(res.ID), res.CreatedAt.Time, &t.Completed, t.Output())
 	})
 }
 
 // streamChat sends nothing before the first token, so that a failure until then
 // is an answer with a status of its own, of which SDKs make their own errors.
-func (g *Gateway) streamChat(c *sse, r *http.Request, in intake, f *chatFeed) {
+func (g *Gateway) streamChat(c *sse, r *http.Request, res *job.Resource, f *chatFeed) {
 	ctx := r.Context()
-	if err := g.openJob(ctx, &f.jobStream, nil, ""); err != nil {
+	if err := g.openTaken(ctx, &f.jobStream, res); err != nil {
 		api.WriteError(c.w, r, err)
 		return
 	}
 	defer f.close()
-	err := in.settle(ctx, &f.jobStream)
-	if err == nil {
-		err = f.attend(ctx, func() bool { return f.failure != nil || len(c.out.buf) > 0 })
-	}
+	err := f.attend(ctx, func() bool { return f.failure != nil || len(c.out.buf) > 0 })
 	switch {
 	case err == nil && f.failure != nil:
 		err = f.failure
@@ -140,27 +134,17 @@ func (g *Gateway) streamChat(c *sse, r *http.Request, in intake, f *chatFeed) {
 
 // serveEmbeddings answers POST /v1/embeddings.
 func (g *Gateway) serveEmbeddings(w http.ResponseWriter, r *http.Request) {
-	body, err := api.ReadBody(r)
+	res, err := g.take(w, r, embeddingsEndpoint, openai.ReadEmbeddings)
 	if err != nil {
 		api.WriteError(w, r, err)
 		return
 	}
-	req, err := openai.ReadEmbeddings(body)
-	if err != nil {
-		api.WriteError(w, r, err)
-		return
-	}
-	in, err := g.submit(w, r, embeddingsEndpoint, req.Lane, req.Body)
-	if err != nil {
-		api.WriteError(w, r, err)
-		return
-	}
-	g.answerWhole(w, r, in, func(t *job.Transcript) any { return openai.NewEmbeddings(&t.Completed, t.Output()) })
+	g.answerWhole(w, r, res, func(t *job.Transcript) any { return openai.NewEmbeddings(&t.Completed, t.Output()) })
 }
 
 // answerWhole answers with what is made of all that a job said.
-func (g *Gateway) answerWhole(w http.ResponseWriter, r *http.Request, in intake, of func(*job.Transcript) any) {
-	body, err := g.wholeAnswer(r.Context(), api.Tenant(r.Context()), in, of)
+func (g *Gateway) answerWhole(w http.ResponseWriter, r *http.Request, res *job.Resource, of func(*job.Transcript) any) {
+	body, err := g.wholeAnswer(r.Context(), api.Tenant(r.Context()), res, of)
 	if err != nil {
 		api.WriteError(w, r, err)
 		return

@@ -39,7 +39,9 @@ func (d *desk) Submit(_ context.Context, tenant string, in job.Request, opts job
 		return nil, d.err
 	}
 	if res := d.keys[opts.IdempotencyKey]; res != nil {
-		return res, nil
+		again := *res
+		again.Replayed = true
+		return &again, nil
 	}
 	a := d.g.author()
 	a.head.Tenant, a.head.Lane = tenant, in.Lane

@@ -23,13 +23,18 @@ const (
 	maxLimit = 1<<31 - 1
 )
 
+// Request is what is read of any request that becomes a job.
+type Request struct {
+	Model string
+	Lane  event.Lane
+	Body  jsontext.Value // as it came, without the space around it
+}
+
 // ChatRequest is what is read of the body of POST /v1/chat/completions.
 type ChatRequest struct {
-	Model        string
-	Lane         event.Lane
+	Request
 	Stream       bool
-	IncludeUsage bool           // the stream ends with a chunk of usage
-	Body         jsontext.Value // as it came, without the space around it
+	IncludeUsage bool // the stream ends with a chunk of usage
 }
 
 type chatWire struct {
@@ -61,7 +66,7 @@ type chatMessage struct {
 // hold is refused; any other field is let pass.
 func ReadChat(body []byte) (ChatRequest, error) {
 	var w chatWire
-	r := ChatRequest{Body: bytes.TrimSpace(body)}
+	r := ChatRequest{Request: Request{Body: bytes.TrimSpace(body)}}
 	if err := read(body, &w); err != nil {
 		return r, err
 	}
@@ -121,16 +126,9 @@ func (w *chatWire) checkServed() error {
 	return nil
 }
 
-// EmbeddingsRequest is what is read of the body of POST /v1/embeddings.
-type EmbeddingsRequest struct {
-	Model string
-	Lane  event.Lane
-	Body  jsontext.Value // as it came, without the space around it
-}
-
 // ReadEmbeddings reads and checks the body of POST /v1/embeddings. The error is
 // a *fault.Error that names the field.
-func ReadEmbeddings(body []byte) (EmbeddingsRequest, error) {
+func ReadEmbeddings(body []byte) (Request, error) {
 	var w struct {
 		Model          string         `json:"model"`
 		Input          jsontext.Value `json:"input"`
@@ -138,7 +136,7 @@ func ReadEmbeddings(body []byte) (EmbeddingsRequest, error) {
 		Dimensions     jsontext.Value `json:"dimensions"`
 		ServiceTier    string         `json:"service_tier"`
 	}
-	r := EmbeddingsRequest{Body: bytes.TrimSpace(body)}
+	r := Request{Body: bytes.TrimSpace(body)}
 	if err := read(body, &w); err != nil {
 		return r, err
 	}
