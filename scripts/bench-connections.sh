@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 . scripts/services.sh
 deployment
 metrics="${METRICS:-127.0.0.1:$(free_port)}"
-for kind in ws ws-watching sse; do
+for kind in ws ws-watching sse sse-http2; do
 	serve --metrics-listen "$metrics"
 	"$penstock" bench connections --server "http://$PENSTOCK_LISTEN" --metrics "http://$metrics" --kind "$kind" "$@"
 	kill "$server"

@@ -26,6 +26,8 @@ const (
 	WatchingSocket = "ws-watching"
 	// IdleStream is an SSE stream of a partition from its end.
 	IdleStream = "sse"
+	// SharedStream is one over HTTP/2, as many on a connection as the server takes.
+	SharedStream = "sse-http2"
 )
 
 // smallBuffer is what a held connection's client reads with, in bytes: it is not
@@ -47,9 +49,10 @@ func (s *Server) Hold(ctx context.Context, kind string, n, concurrency int, part
 		IdleSocket:     func(ctx context.Context, _ int32) (io.Closer, func() error, error) { return s.holdSocket(ctx, nil) },
 		WatchingSocket: func(ctx context.Context, p int32) (io.Closer, func() error, error) { return s.holdSocket(ctx, &p) },
 		IdleStream:     s.holdStream,
+		SharedStream:   s.holdShared,
 	}[kind]
 	if open == nil {
-		return nil, fmt.Errorf("bench: %q is no kind of connection: it must be %s, %s or %s", kind, IdleSocket, WatchingSocket, IdleStream)
+		return nil, fmt.Errorf("bench: %q is no kind of connection: it must be %s, %s, %s or %s", kind, IdleSocket, WatchingSocket, IdleStream, SharedStream)
 	}
 	h := &Held{server: s, conns: make([]io.Closer, n)}
 	group, gctx := errgroup.WithContext(ctx)
@@ -156,12 +159,8 @@ func (s *Server) holdStream(ctx context.Context, partition int32) (io.Closer, fu
 	if err != nil {
 		return nil, nil, fmt.Errorf("open a stream: %w", err)
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet,
-		s.URL+"/v1/topics/tokens/partitions/"+strconv.Itoa(int(partition))+"/events?offset=latest", http.NoBody)
+	req, err := s.watch(ctx, partition)
 	if err == nil {
-		if s.APIKey != "" {
-			req.Header.Set("Authorization", "Bearer "+s.APIKey)
-		}
 		err = req.Write(conn)
 	}
 	var resp *http.Response
@@ -175,12 +174,42 @@ func (s *Server) holdStream(ctx context.Context, partition int32) (io.Closer, fu
 		_ = conn.Close()
 		return nil, nil, fmt.Errorf("open a stream: %w", err)
 	}
-	return conn, func() error {
-		buf := make([]byte, smallBuffer)
-		for {
-			if _, err := conn.Read(buf); err != nil {
-				return err //nolint:wrapcheck // only looked at
-			}
+	return conn, func() error { return discard(conn) }, nil
+}
+
+// discard reads until it cannot.
+func discard(r io.Reader) error {
+	buf := make([]byte, smallBuffer)
+	for {
+		if _, err := r.Read(buf); err != nil {
+			return err //nolint:wrapcheck // only looked at
 		}
-	}, nil
+	}
+}
+
+// watch asks for a partition from its end.
+func (s *Server) watch(ctx context.Context, partition int32) (*http.Request, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet,
+		s.URL+"/v1/topics/tokens/partitions/"+strconv.Itoa(int(partition))+"/events?offset=latest", http.NoBody)
+	if err == nil && s.APIKey != "" {
+		req.Header.Set("Authorization", "Bearer "+s.APIKey)
+	}
+	return req, err //nolint:wrapcheck // whoever asks does
+}
+
+// holdShared has net/http share the connections out.
+func (s *Server) holdShared(ctx context.Context, partition int32) (io.Closer, func() error, error) {
+	req, err := s.watch(context.WithoutCancel(ctx), partition) // it outlives the opening
+	var resp *http.Response
+	if err == nil {
+		resp, err = s.shared.Do(req) //nolint:bodyclose // whoever holds it does
+	}
+	if err == nil && resp.StatusCode != http.StatusOK {
+		_ = resp.Body.Close()
+		err = errors.New(resp.Status)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("open a stream: %w", err)
+	}
+	return resp.Body, func() error { return discard(resp.Body) }, nil
 }

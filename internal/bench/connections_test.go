@@ -53,7 +53,11 @@ func newWaiting(t *testing.T) *waiting {
 		n := w.open.Load()
 		_, _ = fmt.Fprintf(rw, "# HELP x\nprocess_resident_memory_bytes %d\ngo_goroutines %d\n", 5000+1000*n, 10+100*n)
 	})
-	srv := httptest.NewServer(mux)
+	srv := httptest.NewUnstartedServer(mux)
+	srv.Config.Protocols = new(http.Protocols)
+	srv.Config.Protocols.SetHTTP1(true)
+	srv.Config.Protocols.SetUnencryptedHTTP2(true)
+	srv.Start()
 	t.Cleanup(srv.Close)
 	w.Server = NewServer(srv.URL, "k", 2)
 	t.Cleanup(w.Close)
@@ -62,7 +66,7 @@ func newWaiting(t *testing.T) *waiting {
 
 func TestConnectionsAreHeldCountedAndLetGo(t *testing.T) {
 	t.Parallel()
-	for _, kind := range []string{IdleSocket, WatchingSocket, IdleStream} {
+	for _, kind := range []string{IdleSocket, WatchingSocket, IdleStream, SharedStream} {
 		w := newWaiting(t)
 		c, err := w.MeasureConnections(t.Context(), ConnectionsOptions{
 			Kind: kind, N: 20, AtATime: 4, Partitions: 3, Hold: 20 * time.Millisecond, Listener: w.URL + "/",
@@ -87,7 +91,7 @@ func TestConnectionsThatDoNotLastAreSaid(t *testing.T) {
 	if _, err := w.MeasureConnections(t.Context(), opt); err == nil || !strings.Contains(err.Error(), "did not last") {
 		t.Errorf("%v", err)
 	}
-	for _, kind := range []string{"carrier pigeon", IdleSocket, IdleStream} {
+	for _, kind := range []string{"carrier pigeon", IdleSocket, IdleStream, SharedStream} {
 		nobody := NewServer("http://127.0.0.1:1", "", 1)
 		if _, err := nobody.Hold(t.Context(), kind, 1, 1, 1); err == nil {
 			t.Errorf("%s: nobody answered, and it was held", kind)

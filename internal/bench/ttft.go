@@ -25,6 +25,7 @@ type Server struct {
 	URL    string // such as http://127.0.0.1:8080
 	APIKey string
 	client *http.Client
+	shared *http.Client // over HTTP/2
 
 	buffers sync.Pool            // to write to WebSockets with
 	sockets chan *websocket.Conn // that rest between two trips
@@ -33,12 +34,18 @@ type Server struct {
 // NewServer makes a Server with a connection for every trip at a time.
 func NewServer(url, key string, concurrency int) *Server {
 	t := &http.Transport{MaxIdleConns: 2 * concurrency, MaxIdleConnsPerHost: 2 * concurrency, DisableCompression: true}
-	return &Server{URL: strings.TrimSuffix(url, "/"), APIKey: key, client: &http.Client{Transport: t}, sockets: make(chan *websocket.Conn, concurrency)}
+	h2 := &http.Transport{DisableCompression: true, Protocols: new(http.Protocols)}
+	h2.Protocols.SetUnencryptedHTTP2(true)
+	return &Server{
+		URL: strings.TrimSuffix(url, "/"), APIKey: key, client: &http.Client{Transport: t}, shared: &http.Client{Transport: h2},
+		sockets: make(chan *websocket.Conn, concurrency),
+	}
 }
 
 // Close lets the connections go.
 func (s *Server) Close() {
 	s.client.CloseIdleConnections()
+	s.shared.CloseIdleConnections()
 	for len(s.sockets) > 0 {
 		_ = (<-s.sockets).Close() // nothing is on its way
 	}

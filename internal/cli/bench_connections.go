@@ -13,7 +13,7 @@ import (
 type BenchConnectionsCmd struct {
 	ClientFlags
 	Metrics     string        `default:"http://127.0.0.1:9090" placeholder:"URL" help:"The server's --metrics-listen: its memory is read there. Start the server anew for each kind, since what it once had is not given back at once."`
-	Kind        string        `default:"ws" enum:"ws,ws-watching,sse" help:"What is opened: ${enum}; ws-watching has one subscription."`
+	Kind        string        `default:"ws" enum:"ws,ws-watching,sse,sse-http2" help:"What is opened: ${enum}; ws-watching has one subscription, sse-http2 shares connections, 250 streams on each."`
 	Connections int           `default:"10000" help:"Connections that are held at once."`
 	AtATime     int           `default:"50" help:"Connections that are opened at once."`
 	Partitions  int32         `default:"12" help:"Partitions of the token topic, which they watch by turns."`

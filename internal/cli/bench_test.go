@@ -39,7 +39,7 @@ func TestBenchConnectionsMeasuresWhatWaitingCosts(t *testing.T) {
 		_, _ = io.WriteString(w, "process_resident_memory_bytes 1.048576e+06\ngo_goroutines 7\ngo_memstats_stack_inuse_bytes 1024\n")
 	}))
 	t.Cleanup(metrics.Close)
-	for _, kind := range []string{"ws", "ws-watching", "sse"} {
+	for _, kind := range []string{"ws", "ws-watching", "sse", "sse-http2"} {
 		args := []string{"bench", "connections", "--metrics", metrics.URL, "--kind", kind, "--connections", "7", "--partitions", "3", "--hold", "10ms"}
 		got := p.on(t, args...).want(t, exitDone)
 		for _, want := range []string{"RESIDENT EACH", kind, "0.0 KiB", "7 / 7 / 7"} {
