@@ -93,6 +93,7 @@ func (h *Held) Close() {
 		}
 	}
 	h.wg.Wait()
+	h.server.shared.CloseIdleConnections() // of which nothing is shared any more
 }
 
 // dialSocket opens a WebSocket and reads its welcome.
