@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 )
 
@@ -87,8 +88,13 @@ func Serve(ctx context.Context, addr string, h http.Handler, cfg ServerConfig) e
 	if cfg.Listening != nil {
 		cfg.Listening(ln.Addr())
 	}
+	back := newReturned(ln.Addr())
 	served := make(chan error, 1)
-	go func() { served <- srv.Serve(listener{ln}) }()
+	go func() { served <- srv.Serve(listener{ln, back}) }()
+	var again sync.WaitGroup
+	defer again.Wait()
+	defer back.letGo()
+	again.Go(func() { _ = srv.Serve(back) }) // until letGo
 	select {
 	case err := <-served:
 		return fmt.Errorf("serve on %s: %w", ln.Addr(), err)
@@ -97,6 +103,7 @@ func Serve(ctx context.Context, addr string, h http.Handler, cfg ServerConfig) e
 	if cfg.Stopping != nil {
 		cfg.Stopping()
 	}
+	back.letGo()
 	grace, cancel := context.WithTimeout(base, or(cfg.Grace, 10*time.Second))
 	defer cancel()
 	if err := srv.Shutdown(grace); err != nil {

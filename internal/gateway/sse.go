@@ -46,6 +46,7 @@ type sse struct {
 	pass     pass         // until the stream has it
 	mayLeave bool         // net/http, once it is quiet
 	left     *patientConn // and did
+	heard    []byte       // of the client's next request, until then
 	moved    bool         // and goes on elsewhere, with all that it holds
 }
 

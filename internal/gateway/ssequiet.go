@@ -1,11 +1,13 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
+	"os"
 	"sync"
 	"time"
 
@@ -39,7 +41,14 @@ type quiet struct {
 	retry  *time.Timer // the one for all rounds that failed; nil before the first
 	chunks outbox      // what is to be written
 	last   bool        // nothing comes behind it
-	how    string      // it ended; the pump's, then the reader's
+	// Of the pump, then of the reader.
+	how   string // it ended
+	whole bool   // it was written to its end: the connection can go on
+
+	// Of the reader.
+	heard []byte // of the client's next request
+	lost  bool   // some of it was not kept
+	gone  bool   // the client is, or the stream ends for what it said
 }
 
 // perched is a feed that has one reader. end lets go of what it holds.
@@ -81,7 +90,7 @@ func (c *sse) stream(r *http.Request, f perched, done func(status string)) {
 		return
 	}
 	c.moved = true
-	q := &quiet{g: c.g, conn: c.left, feed: f, out: &c.out, done: done, how: endedGone, pass: c.pass, debut: c.debut}
+	q := &quiet{g: c.g, conn: c.left, feed: f, out: &c.out, done: done, how: endedGone, pass: c.pass, debut: c.debut, heard: c.heard}
 	c.pass = pass{}
 	c.w, c.control, c.left = nil, nil, nil // so that net/http's part can go
 	q.crew, q.round = &c.g.crew, q.goRound
@@ -97,9 +106,13 @@ func (c *sse) stream(r *http.Request, f perched, done func(status string)) {
 // was written has been sent.
 func (c *sse) leave() bool {
 	c.mayLeave = false
-	conn, _, err := c.control.Hijack()
+	conn, buf, err := c.control.Hijack()
 	if err != nil {
 		return false // a test's writer
+	}
+	if n := buf.Reader.Buffered(); n > 0 {
+		ahead, _ := buf.Peek(n) // it is there
+		c.heard = bytes.Clone(ahead)
 	}
 	c.left = newPatientConn(conn, c.g.cfg.WriteTimeout)
 	return true
@@ -143,26 +156,40 @@ func (a *quiets) drain() {
 	}
 }
 
-// maxHeard bounds what a client may say while its stream lasts, in bytes.
-const maxHeard = 64 << 10
+// maxHeard bounds what a client may say while its stream lasts, in bytes, and
+// maxAhead what of that is kept for when it has ended.
+const (
+	maxHeard = 64 << 10
+	maxAhead = 4 << 10
+)
 
 // watch is the reader. The client has nothing more to say: it is only waited for
-// it to go. What it says all the same, such as its next request, gets no answer
-// over this connection, which ends with the stream, or for too much of it.
+// it to go. What it says all the same, such as its next request, is kept until the
+// stream has ended; the connection ends with the stream where that is much, and ends
+// the stream where it is too much.
 func (q *quiet) watch() {
 	defer q.end()
-	for heard := 0; heard < maxHeard && q.conn.await() == nil; {
-		read := make(chan error)
-		go func() { // beside this goroutine, whose stack is to stay small
-			var b [512]byte
-			n, err := q.conn.Read(b[:])
-			heard += n
-			read <- err
-		}()
-		if <-read != nil {
+	for heard := len(q.heard); heard < maxHeard; {
+		err := q.conn.await()
+		if err == nil {
+			read := make(chan error)
+			go func() { // beside this goroutine, whose stack is to stay small
+				var b [512]byte
+				n, err := q.conn.Read(b[:])
+				q.heard = append(q.heard, b[:n]...)
+				if heard += n; heard > maxAhead {
+					q.heard, q.lost = nil, true
+				}
+				read <- err
+			}()
+			err = <-read
+		}
+		if err != nil {
+			q.gone = !errors.Is(err, os.ErrDeadlineExceeded)
 			return
 		}
 	}
+	q.gone = true
 }
 
 // tick is after a silence.
@@ -173,8 +200,7 @@ func (q *quiet) tick() {
 	q.ringLocked()
 }
 
-// goRound writes what has come. What ends the stream closes the connection, so that
-// the reader ends too.
+// goRound writes what has come. What ends the stream has the reader end too.
 func (q *quiet) goRound(alone bool) onward {
 	q.mu.Lock()
 	due, leaving := q.due, q.leaving
@@ -213,11 +239,13 @@ func (q *quiet) put(next onward, alone bool) onward {
 func (q *quiet) wrote(next onward, all bool, err error) onward {
 	switch {
 	case err != nil:
-		next, q.how = over, ended(err)
+		next, q.how, q.whole = over, ended(err), false
 	case !all:
 		return apart
 	}
-	if next == over {
+	if next == over && q.whole {
+		_ = q.conn.SetReadDeadline(time.Unix(0, 1)) // long ago: the reader ends, and gives the connection back
+	} else if next == over {
 		_ = q.conn.Close() // the reader ends
 	}
 	return next
@@ -249,7 +277,7 @@ func (q *quiet) after(wait <-chan struct{}, err error) onward {
 
 // conclude ends the chunks: the client knows then that the stream was not cut off.
 func (q *quiet) conclude(how string) onward {
-	q.how = how
+	q.how, q.whole = how, how != endedDrained
 	q.chunks.add(&q.g.sockets.buffers, []byte("0\r\n\r\n"))
 	q.last = true
 	return over
@@ -299,7 +327,9 @@ func (q *quiet) end() {
 	q.beat.Stop()
 	q.mu.Unlock()
 	q.cancel()
-	_ = q.conn.Close() // it may be closed already
+	if q.gone {
+		_ = q.conn.Close() // so that no write waits for the client; it may be closed already
+	}
 	q.work.Wait()
 	if q.retry != nil {
 		q.retry.Stop()
@@ -309,5 +339,17 @@ func (q *quiet) end() {
 	q.feed.end()
 	q.pass.leave()
 	q.g.metrics.active.Dec()
+	q.part()
 	q.g.quiets.leave(q)
+}
+
+// part gives the connection back to net/http, for the client's next request, or
+// closes it.
+func (q *quiet) part() {
+	conn, ok := q.conn.Conn.(api.Returner)
+	if ok && q.whole && !q.gone && !q.lost && conn.SetDeadline(time.Time{}) == nil {
+		conn.Return(q.heard)
+		return
+	}
+	_ = q.conn.Close() // it may be closed already
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"runtime"
 	"strings"
@@ -64,6 +65,45 @@ func TestAStreamThatWasQuietGoesOnWhereItWas(t *testing.T) {
 		}
 		g.quietly(0)
 	})
+}
+
+func TestTheConnectionOfAQuietStreamServesTheNextRequest(t *testing.T) {
+	g := onOne(t, soon())
+	g.serve()
+	conn := g.tcp()
+	answers := bufio.NewReader(conn)
+	say := func(s string) {
+		_, err := io.WriteString(conn, s)
+		g.no(err)
+	}
+	answer := func(want string) {
+		resp, err := http.ReadResponse(answers, nil)
+		g.no(err)
+		b, err := io.ReadAll(resp.Body)
+		g.no(err)
+		g.no(resp.Body.Close())
+		if resp.StatusCode != http.StatusOK || strings.Count(string(b), want) != 1 {
+			t.Errorf("%d, and %q once is wanted in %q", resp.StatusCode, want, b)
+		}
+	}
+	for _, early := range []int{0, 1, 40} { // bytes of the next request that come while the stream lasts
+		a, b := g.author(), g.author()
+		a.started()
+		b.started()
+		say("GET " + events(a) + " HTTP/1.1\r\nHost: x\r\n\r\n")
+		g.quietly(1)
+		next := "GET " + events(b) + " HTTP/1.1\r\nHost: x\r\n\r\n"
+		say(next[:early])
+		a.say("one")
+		a.complete()
+		answer("one")
+		say(next[early:])
+		g.quietly(1)
+		b.say("two")
+		b.complete()
+		answer("two")
+	}
+	g.quietly(0)
 }
 
 func TestAQuietPartitionGoesOnToo(t *testing.T) {
