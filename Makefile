@@ -15,7 +15,7 @@ LONGEST   := ./internal/e2e,./internal/gateway,./internal/processors,./internal/
 PURE      := ./internal/fence,./internal/processors/engine
 
 .DEFAULT_GOAL := help
-.PHONY: help dev build test page interop deploy-check real-model cover lint fmt tools bench bench-ttft bench-tasks bench-litellm bench-connections bench-hubs bench-streams fuzz stress sim rolling hostile chaos chaos-check chaos-takeover
+.PHONY: help dev build test page interop deploy-check real-model cover lint fmt tools bench bench-ttft bench-tasks bench-litellm bench-connections bench-hubs bench-streams fuzz stress sim model rolling hostile chaos chaos-check chaos-takeover
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -108,6 +108,10 @@ hostile: ## quick watchers among a thousand hostile clients: half frames, slow l
 
 sim: ## the simulation of the processors' engine at length; RUNS=1000 seeds of each kind
 	PENSTOCK_SIM_RUNS=$(RUNS) $(GO) test -count=1 -timeout 2h -v -run '^TestSimulation(OfManySeeds|WithRetention|OfProcesses)' ./internal/processors/engine
+
+model: ## the gateway's streams against a fold of the log, at length; RUNS=1000 seeds, SEED where they begin
+	PENSTOCK_MODEL_RUNS=$(RUNS) PENSTOCK_MODEL_SEED=$(SEED) \
+		$(GO) test -race -count=1 -timeout 24h -run '^TestEveryStreamIsAFoldOfTheLog$$' ./internal/gateway
 
 deploy-check: ## everything under deploy/ against what reads it, and its commands run; needs promtool
 	@$(GO) build -o $(BUILD)/ ./internal/testenv/cmd/testenv
