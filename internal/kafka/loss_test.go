@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kfake"
+
 	"github.com/penstock-io/penstock/internal/kafka"
 )
 
@@ -99,6 +101,39 @@ func TestATruncatedLogIsTold(t *testing.T) {
 		g.no(err)
 		g.is(chunks[0].Err, kafka.ErrUnknownTopic)
 	})
+}
+
+// TestALogOfTheSameLengthInWhichALeaderNeverWasIsTruncated has a log as an unclean
+// election leaves it: what another leader wrote meanwhile is not in it.
+func TestALogOfTheSameLengthInWhichALeaderNeverWasIsTruncated(t *testing.T) {
+	t.Parallel()
+	broker, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(broker.Close)
+	g := newGround(t, broker.ListenAddrs()[0], false)
+	topic := g.topic("unclean", 1)
+	tp := kafka.TopicPartition{Topic: topic}
+	g.fill(topic, 0, 3)
+	broker.ShufflePartitionLeaders() // the leader whose records are lost
+	broker.ShufflePartitionLeaders()
+	g.fill(topic, 0, 3)
+	got, err := g.c.Fetch(g.ctx, tp, 0, 1<<20, 0)
+	g.no(err)
+	first, last := got.Records[0].LeaderEpoch, got.Records[5].LeaderEpoch
+	if last != first+2 {
+		t.Fatalf("the epochs are %d and %d", first, last)
+	}
+	g.is(g.c.CheckEpoch(g.ctx, tp, 2, first+1), kafka.ErrTruncated)
+	g.is(g.c.CheckEpoch(g.ctx, tp, 4, first), kafka.ErrTruncated)
+	g.no(g.c.CheckEpoch(g.ctx, tp, 3, first))
+	g.no(g.c.CheckEpoch(g.ctx, tp, 6, last))
+	tail := g.tail(kafka.TailConfig{Topic: topic})
+	tail.FollowEpoch(0, 2, first+1)
+	chunks, err := tail.Poll(g.ctx)
+	g.no(err)
+	g.is(chunks[0].Err, kafka.ErrTruncated)
 }
 
 func TestARecreatedTopicIsTold(t *testing.T) {

@@ -163,7 +163,8 @@ func (c *Cluster) TimeAt(ctx context.Context, tp TopicPartition, offset int64) (
 // CheckEpoch looks whether a position still stands in the history in which it
 // was read: offset is the next to read, epoch the leader epoch of the record
 // before it. ErrTruncated says that the log lost what was read; an epoch below
-// 0 is not checked.
+// 0 is not checked. The log must reach that far in that very epoch (KIP-320):
+// after an unclean election one may be as long that never had it.
 func (c *Cluster) CheckEpoch(ctx context.Context, tp TopicPartition, offset int64, epoch int32) error {
 	if epoch < 0 {
 		return nil
@@ -191,6 +192,9 @@ func (c *Cluster) CheckEpoch(ctx context.Context, tp TopicPartition, offset int6
 	switch {
 	case p.EndOffset < 0:
 		return fmt.Errorf("%s: %w: it knows no leader epoch %d, of which offset %d was read", tp, ErrTruncated, epoch, offset-1)
+	case p.LeaderEpoch >= 0 && p.LeaderEpoch < epoch: // the newest that it has up to the one asked for
+		return fmt.Errorf("%s: %w: it went from leader epoch %d to a newer one than %d, of which offset %d was read",
+			tp, ErrTruncated, p.LeaderEpoch, epoch, offset-1)
 	case p.EndOffset < offset:
 		return fmt.Errorf("%s: %w: leader epoch %d ends at offset %d, and %d was read", tp, ErrTruncated, epoch, p.EndOffset, offset-1)
 	default:
