@@ -137,9 +137,12 @@ func (g *Gateway) checkCursor(ctx context.Context, p *partition, text string) (c
 	if err != nil {
 		return c, g.badCursor(ctx, p, err.Error())
 	}
-	topic, _ := g.hub.born()
+	own, err := g.ownTopic(ctx, p, c.Topic)
+	if err != nil {
+		return c, unavailable(ctx, err)
+	}
 	switch end, _ := p.end(); {
-	case c.Topic != topic:
+	case !own:
 		return c, g.badCursor(ctx, p, "the cursor is of another topic, or of one that was deleted since")
 	case c.Partition != p.id:
 		return c, g.badCursor(ctx, p, fmt.Sprintf("the cursor is of partition %d, and what was asked for lies in partition %d", c.Partition, p.id))
@@ -154,6 +157,21 @@ func (g *Gateway) checkCursor(ctx context.Context, p *partition, text string) (c
 		return c, g.badCursor(ctx, p, fmt.Sprintf("the cursor stands at offset %d, and the log ends at %d", c.Next, end))
 	}
 	return c, nil
+}
+
+// ownTopic tells whether the topic is this one. Where it seems to be another, Kafka
+// is asked: another gateway may know already that it was made anew.
+func (g *Gateway) ownTopic(ctx context.Context, p *partition, id cursor.TopicID) (bool, error) {
+	if topic, _ := g.hub.born(); topic == id {
+		return true, nil
+	}
+	actx, cancel := g.patience(ctx)
+	defer cancel()
+	if err := g.hub.refresh(actx); err != nil {
+		return false, err
+	}
+	topic, _ := g.hub.born()
+	return topic == id, g.hub.follow(actx, p)
 }
 
 // badCursor is the answer to a cursor that is of no use, with the earliest that is.

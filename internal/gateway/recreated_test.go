@@ -3,10 +3,12 @@ package gateway
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"testing"
 
+	"github.com/penstock-io/penstock/internal/cursor"
 	"github.com/penstock-io/penstock/internal/event"
 	"github.com/penstock-io/penstock/internal/kafka"
 )
@@ -24,17 +26,35 @@ func (t *lateTail) Poll(ctx context.Context) ([]kafka.Chunk, error) {
 	return chunks, err
 }
 
+// late is a ground whose gateway's tail is silent while held is locked.
+func late(t *testing.T, cfg Config, held *sync.Mutex) *ground {
+	t.Helper()
+	g := onOne(t, cfg)
+	g.stop()
+	g.gateway = newGateway(g.gateway.cfg, g.cluster, func(tc kafka.TailConfig) (Tail, error) {
+		tail, err := g.cluster.NewTail(tc)
+		return &lateTail{tail, held}, err
+	})
+	g.run()
+	return g
+}
+
+// recreate makes the token topic anew, and a producer that knows it.
+func (g *ground) recreate() {
+	g.Helper()
+	g.no(g.cluster.DeleteTopics(g.Context(), g.names.Tokens()))
+	g.create()
+	var err error
+	g.producer, err = g.cluster.NewProducer(kafka.ProducerConfig{})
+	g.no(err)
+	g.Cleanup(g.producer.Close)
+}
+
 // TestOneWhoIsBehindGetsNothingOfAnotherTopic has a topic made anew of which the tail
 // has not told yet.
 func TestOneWhoIsBehindGetsNothingOfAnotherTopic(t *testing.T) {
-	g := onOne(t, Config{BudgetBytes: 1, CatchUpBytes: 1})
-	g.stop()
 	var held sync.Mutex
-	g.gateway = newGateway(g.gateway.cfg, g.cluster, func(tc kafka.TailConfig) (Tail, error) {
-		tail, err := g.cluster.NewTail(tc)
-		return &lateTail{tail, &held}, err
-	})
-	g.run()
+	g := late(t, Config{BudgetBytes: 1, CatchUpBytes: 1}, &held)
 	a := g.author()
 	write := func() {
 		a.head.Seq = 0
@@ -49,16 +69,42 @@ func TestOneWhoIsBehindGetsNothingOfAnotherTopic(t *testing.T) {
 	c.atLeast(2)
 	held.Lock()
 	t.Cleanup(held.Unlock)
-	g.no(g.cluster.DeleteTopics(t.Context(), g.names.Tokens()))
-	g.create()
-	var err error
-	g.producer, err = g.cluster.NewProducer(kafka.ProducerConfig{}) // which knows the new one
-	g.no(err)
-	t.Cleanup(g.producer.Close)
+	g.recreate()
 	write()
 	c.say(`{"op":"credit","sub":"p","n":2}`)
 	if all, status := c.untilEnd(); len(all) != 1 || all[0].Data.Reason != gapRecreated || status != "error" {
 		t.Errorf("got %v and %s, want a gap for the recreated topic", all, status)
+	}
+}
+
+// TestACursorOfARecreatedTopicIsGoodBeforeTheTailHasTold has a client come back with
+// what another gateway gave it, which knew of the new topic first.
+func TestACursorOfARecreatedTopicIsGoodBeforeTheTailHasTold(t *testing.T) {
+	var held sync.Mutex
+	g := late(t, Config{}, &held)
+	old := g.author()
+	old.started()
+	stale := g.open(events(old)).must().id // from here on the partition is followed
+	held.Lock()
+	t.Cleanup(held.Unlock)
+	g.recreate()
+	a := g.authorOf("outside", old.part)
+	a.whole(2)
+	id, err := g.cluster.TopicID(t.Context(), g.names.Tokens())
+	g.no(err)
+	behind := cursor.Cursor{Topic: id, Partition: a.part, LeaderEpoch: -1, Next: 2}.String()
+	for _, path := range []string{
+		fmt.Sprintf("/v1/topics/tokens/partitions/%d/events", a.part),
+		fmt.Sprintf("%s?partition=%d", events(a), a.part),
+	} {
+		c := g.open(path, "Last-Event-ID", behind)
+		if c.resp.StatusCode != http.StatusOK {
+			t.Fatalf("%s: %s", path, c.status(http.StatusOK))
+		}
+		if e := c.must(); e.Seq != 2 || e.Job != "outside" {
+			t.Errorf("%s: got %s, want seq 2", path, e.data)
+		}
+		g.open(path, "Last-Event-ID", stale).status(http.StatusBadRequest)
 	}
 }
 
