@@ -52,6 +52,47 @@ func TestALogThatLostItsEndIsWorkedOffFromWhatThereIs(t *testing.T) {
 	}
 }
 
+// TestAJobThatBeginsBeforeARestoresBoundIsReadWhole has a commit whose bound lies within
+// the output of a request that is not done, as none should.
+func TestAJobThatBeginsBeforeARestoresBoundIsReadWhole(t *testing.T) {
+	t.Parallel()
+	w := onEmbedded(t)
+	id := w.request(event.Standard, "sim:tokens=6,ttft=0s,gap=50ms", "")
+	partition := job.Partition(id, w.partitions)
+	first := w.start("first", nil)
+	want := w.facts(id)[id][0].data
+	w.committed()
+	first.end(t)
+
+	deltas := w.scan(w.names.Tokens(), event.Standard, partition)
+	middle := deltas[len(deltas)/2]
+	v, err := event.ScanHead(middle.Value)
+	if err != nil || v.Type != event.OutputDelta || v.Seq < 2 {
+		t.Fatalf("in the middle is %s %d, %v", v.Type, v.Seq, err)
+	}
+	text, err := offsets.Metadata{Bound: middle.Offset, Epoch: v.Epoch}.Encode(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tp := kafka.TopicPartition{Topic: w.names.Requests(event.Standard), Partition: partition}
+	w.commit(kafka.Commit{TopicPartition: tp, Next: 0, LeaderEpoch: -1, Metadata: text})
+
+	second := w.start("second", nil)
+	w.committed()
+	second.end(t)
+	facts := 0
+	for _, rec := range w.records(w.names.Jobs(), partition) {
+		if v, err := event.ScanHead(rec.Value); err == nil && v.Type.Terminal() {
+			if facts++; string(v.Data) != want {
+				t.Errorf("a fact says %s, want %s", v.Data, want)
+			}
+		}
+	}
+	if facts != 2 {
+		t.Errorf("%d facts, want that of each owner", facts)
+	}
+}
+
 // commit writes a commit of the processors' group while nobody is in it.
 func (w *world) commit(c kafka.Commit) {
 	w.t.Helper()
