@@ -44,7 +44,6 @@ type returned struct {
 
 	mu      sync.Mutex
 	waiting map[*headConn]struct{} // of which no request has come yet
-	gone    bool                   // none is to wait any more
 }
 
 func newReturned(addr net.Addr) *returned {
@@ -57,9 +56,11 @@ func (r *returned) Accept() (net.Conn, error) {
 	case c := <-r.conns:
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		r.waiting[c] = struct{}{}
-		if r.gone {
-			_ = c.Close() // as letGo does
+		select {
+		case <-r.over:
+			_ = c.Close() // as letGo does, which may have been here
+		default:
+			r.waiting[c] = struct{}{}
 		}
 		return c, nil
 	case <-r.over:
@@ -89,7 +90,6 @@ func (r *returned) letGo() {
 	_ = r.Close() // it has no error
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.gone = true
 	for c := range r.waiting {
 		_ = c.Close() // nothing is under way over it
 	}
@@ -103,13 +103,14 @@ func (r *returned) letGo() {
 type headConn struct {
 	*net.TCPConn
 	back    *returned
+	again   bool        // it was given back
 	read    []byte      // before what comes
 	awaited atomic.Bool // a head is
 }
 
 // Return implements Returner.
 func (c *headConn) Return(read []byte) {
-	again := &headConn{TCPConn: c.TCPConn, back: c.back, read: read}
+	again := &headConn{TCPConn: c.TCPConn, back: c.back, again: true, read: read}
 	select {
 	case c.back.conns <- again:
 	case <-c.back.over:
@@ -135,7 +136,7 @@ func (c *headConn) Read(b []byte) (int, error) {
 func noteState(conn net.Conn, state http.ConnState) {
 	if c, ok := conn.(*headConn); ok {
 		c.awaited.Store(state == http.StateNew || state == http.StateIdle)
-		if state != http.StateNew {
+		if c.again && state != http.StateNew {
 			c.back.forget(c)
 		}
 	}

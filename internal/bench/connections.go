@@ -190,12 +190,7 @@ func discard(r io.Reader) error {
 
 // watch asks for a partition from its end.
 func (s *Server) watch(ctx context.Context, partition int32) (*http.Request, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet,
-		s.URL+"/v1/topics/tokens/partitions/"+strconv.Itoa(int(partition))+"/events?offset=latest", http.NoBody)
-	if err == nil && s.APIKey != "" {
-		req.Header.Set("Authorization", "Bearer "+s.APIKey)
-	}
-	return req, err //nolint:wrapcheck // whoever asks does
+	return s.request(ctx, http.MethodGet, "/v1/topics/tokens/partitions/"+strconv.Itoa(int(partition))+"/events?offset=latest", nil)
 }
 
 // holdShared has net/http share the connections out.

@@ -142,7 +142,8 @@ func firstFrame(conn *websocket.Conn, submit []byte) (first time.Time, err error
 	}
 }
 
-func (s *Server) do(ctx context.Context, method, path string, body []byte) (*http.Response, error) {
+// request is one with the server's key.
+func (s *Server) request(ctx context.Context, method, path string, body []byte) (*http.Request, error) {
 	req, err := http.NewRequestWithContext(ctx, method, s.URL+path, bytes.NewReader(body))
 	if err != nil {
 		return nil, fmt.Errorf("bench: %w", err)
@@ -152,6 +153,14 @@ func (s *Server) do(ctx context.Context, method, path string, body []byte) (*htt
 	}
 	if s.APIKey != "" {
 		req.Header.Set("Authorization", "Bearer "+s.APIKey)
+	}
+	return req, nil
+}
+
+func (s *Server) do(ctx context.Context, method, path string, body []byte) (*http.Response, error) {
+	req, err := s.request(ctx, method, path, body)
+	if err != nil {
+		return nil, err
 	}
 	resp, err := s.client.Do(req)
 	if err != nil {

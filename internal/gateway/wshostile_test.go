@@ -132,15 +132,21 @@ func TestFramesThatAreNoneEndTheirConnectionAlone(t *testing.T) {
 			g.no(conn.Close())
 			continue
 		}
-		g.no(conn.SetReadDeadline(time.Now().Add(wsPatience)))
-		if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Errorf("%s: the connection is still open", name)
-		}
+		g.endsWithin(wsPatience, conn, name)
 	}
 	good.say(`{"op":"ping"}`)
 	good.want("pong")
 	good.close()
 	g.noneLeft()
+}
+
+// endsWithin reads a connection until the server closes it.
+func (g *ground) endsWithin(d time.Duration, conn net.Conn, name string) {
+	g.Helper()
+	g.no(conn.SetReadDeadline(time.Now().Add(d)))
+	if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
+		g.Errorf("%s: the connection is still open", name)
+	}
 }
 
 func TestAFrameThatHasBegunMustEndInTime(t *testing.T) {
@@ -159,10 +165,7 @@ func TestAFrameThatHasBegunMustEndInTime(t *testing.T) {
 		conn := g.rawConn()
 		_, err := conn.Write(bytes)
 		g.no(err)
-		g.no(conn.SetReadDeadline(time.Now().Add(wsPatience / 3)))
-		if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Errorf("%s: the connection is still open", name)
-		}
+		g.endsWithin(wsPatience/3, conn, name)
 	}
 	good.say(`{"op":"ping"}`)
 	good.want("pong")
