@@ -227,14 +227,17 @@ func TestEvictionReassignsAtOnceAndIsTold(t *testing.T) {
 	onBoth(t, func(g *ground) {
 		topic := g.topic("work", 2)
 		cfg := kafka.GroupConfig{Group: g.prefix + "group", Topics: []string{topic}, SessionTimeout: 45 * time.Second}
-		// A silent member: its link to the brokers is frozen.
+		// A silent member: its link to the brokers is frozen, first so that it
+		// cannot have joined, and then while it is evicted.
 		silentLink := newLink()
 		silentCluster := g.open(silentLink)
+		silentLink.freeze()
 		silent, err := silentCluster.NewGroup(cfg)
 		g.no(err)
 		g.Cleanup(silent.Close)
 		_, err = silent.Heartbeat(g.ctx)
-		g.is(err, kafka.ErrNotMember) // not joined yet
+		g.is(err, kafka.ErrNotMember)
+		silentLink.thaw()
 		a := newSeen()
 		g.until(silent, "both partitions", func(p kafka.Poll) bool { a.take(g, p); return len(a.assigned) == 2 })
 		g.beats(silent)
