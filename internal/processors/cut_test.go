@@ -2,6 +2,7 @@ package processors
 
 import (
 	"context"
+	"crypto/rand"
 	"testing"
 	"time"
 
@@ -52,12 +53,18 @@ func TestALogThatLostItsEndIsWorkedOffFromWhatThereIs(t *testing.T) {
 	}
 }
 
-// TestAJobThatBeginsBeforeARestoresBoundIsReadWhole has a commit whose bound lies within
-// the output of a request that is not done, as none should.
-func TestAJobThatBeginsBeforeARestoresBoundIsReadWhole(t *testing.T) {
+// TestAJobThatIsRequestedAgainIsReadWhole has a bound that lies within the output of a
+// job that is done, as one that began meanwhile holds it there, and behind it a second
+// request of the same job, as a client writes that was not answered.
+func TestAJobThatIsRequestedAgainIsReadWhole(t *testing.T) {
 	t.Parallel()
 	w := onEmbedded(t)
-	id := w.request(event.Standard, "sim:tokens=6,ttft=0s,gap=50ms", "")
+	const data = `{"body":{"model":"sim:tokens=6,ttft=0s,gap=50ms","messages":[{"role":"user","content":"tell me of rivers"}]},"repeat":true}`
+	id, err := job.Mint(time.Now(), "", w.partitions, rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.write(event.Standard, id, "", data)
 	partition := job.Partition(id, w.partitions)
 	first := w.start("first", nil)
 	want := w.facts(id)[id][0].data
@@ -70,12 +77,13 @@ func TestAJobThatBeginsBeforeARestoresBoundIsReadWhole(t *testing.T) {
 	if err != nil || v.Type != event.OutputDelta || v.Seq < 2 {
 		t.Fatalf("in the middle is %s %d, %v", v.Type, v.Seq, err)
 	}
-	text, err := offsets.Metadata{Bound: middle.Offset, Epoch: v.Epoch}.Encode(0)
+	text, err := offsets.Metadata{Bound: middle.Offset, Epoch: v.Epoch}.Encode(1)
 	if err != nil {
 		t.Fatal(err)
 	}
 	tp := kafka.TopicPartition{Topic: w.names.Requests(event.Standard), Partition: partition}
-	w.commit(kafka.Commit{TopicPartition: tp, Next: 0, LeaderEpoch: -1, Metadata: text})
+	w.commit(kafka.Commit{TopicPartition: tp, Next: 1, LeaderEpoch: -1, Metadata: text})
+	w.write(event.Standard, id, "", data)
 
 	second := w.start("second", nil)
 	w.committed()

@@ -44,13 +44,11 @@ type recallKey struct{ tenant, job string }
 type recallAsk struct {
 	from       int64
 	transcript job.Transcript
-	torn       bool  // the job's first events stand before what was read
 	err        error // an event of this job is not what it should be
 }
 
-// ask reads the job's output from an offset on, at which epoch was in force. torn
-// tells that its first events stand before that.
-func (r *recaller) ask(ctx context.Context, s *engine.Start, from, epoch int64) (t job.Transcript, torn bool, err error) {
+// ask reads the job's output from an offset on, at which epoch was in force.
+func (r *recaller) ask(ctx context.Context, s *engine.Start, from, epoch int64) (job.Transcript, error) {
 	key, mine := recallKey{s.Request.Head.Tenant, s.Request.Head.Job}, &recallAsk{from: from}
 	r.mu.Lock()
 	b := r.gathering
@@ -71,9 +69,9 @@ func (r *recaller) ask(ctx context.Context, s *engine.Start, from, epoch int64) 
 	select {
 	case <-b.done:
 	case <-ctx.Done():
-		return job.Transcript{}, false, fmt.Errorf("read a job's output: %w", ctx.Err())
+		return job.Transcript{}, fmt.Errorf("read a job's output: %w", ctx.Err())
 	}
-	return mine.transcript, mine.torn, cmp.Or(b.err, mine.err)
+	return mine.transcript, cmp.Or(b.err, mine.err)
 }
 
 func (r *recaller) lead(ctx context.Context, lane event.Lane, b *recallBatch) {
@@ -96,7 +94,6 @@ func (b *recallBatch) apply(lane event.Lane, filter *fence.Filter, recs []event.
 		if a == nil || a.err != nil || recs[i].Offset < a.from {
 			continue
 		}
-		a.torn = a.torn || a.transcript.NextSeq == 0 && v.Seq > 0
 		if err := a.transcript.Apply(&v); err != nil {
 			a.err = fmt.Errorf("partition %d at offset %d: %w", recs[i].Partition, recs[i].Offset, err)
 		}
@@ -131,15 +128,8 @@ func (p *Processor) recall(g *gate, s *engine.Start) (job.Transcript, error) {
 		return job.Transcript{Progress: s.Again.Progress}, nil
 	case r == nil:
 		return job.Transcript{}, nil
-	case r.From >= 0:
-		t, torn, err := g.known.ask(g.ctx, s, r.From, r.Epoch)
-		if err != nil || !torn {
-			return t, err
-		}
-		// No event of a request that is not done is to stand before a restore's
-		// bound. Where one does all the same, what was read has no beginning, and
-		// would be taken for all that the job has said.
-		p.log.WarnContext(g.ctx, "a job's output begins before what a restore has read", "job", s.Request.Head.Job, "partition", s.Partition, "offset", r.From)
+	case r.Whole:
+		return g.known.ask(g.ctx, s, r.From, r.Epoch)
 	}
 	at := kafka.Start()
 	if id, minted := job.ParseID(s.Request.Head.Job); minted {
@@ -150,6 +140,5 @@ func (p *Processor) recall(g *gate, s *engine.Start) (job.Transcript, error) {
 	if err != nil {
 		return job.Transcript{}, err //nolint:wrapcheck // the one caller logs it
 	}
-	t, _, err := g.repeats.ask(g.ctx, s, from, 0) // what retention has taken is gone
-	return t, err
+	return g.repeats.ask(g.ctx, s, from, 0) // what retention has taken is gone
 }

@@ -68,7 +68,7 @@ func TestAllThatAskAtOnceShareOneReading(t *testing.T) {
 		var wg sync.WaitGroup
 		for id, text := range want {
 			wg.Go(func() {
-				got, _, err := r.ask(t.Context(), asking(id, 7), first[id], epoch[id])
+				got, err := r.ask(t.Context(), asking(id, 7), first[id], epoch[id])
 				if err != nil || got.Text() != text {
 					t.Errorf("%s: %q and %v", id, got.Text(), err)
 				}
@@ -78,7 +78,7 @@ func TestAllThatAskAtOnceShareOneReading(t *testing.T) {
 		if readings != 1 {
 			t.Errorf("%d readings", readings)
 		}
-		if got, _, err := r.ask(t.Context(), asking("a", 7), 0, 4); err != nil || got.Text() != "a0 a1 " || readings != 2 {
+		if got, err := r.ask(t.Context(), asking("a", 7), 0, 4); err != nil || got.Text() != "a0 a1 " || readings != 2 {
 			t.Errorf("the next one: %v, %v after %d readings", got, err, readings)
 		}
 	})
@@ -103,7 +103,7 @@ func TestAReadingThatFailsFailsAllAndABrokenEventItsJobAlone(t *testing.T) {
 			var wg sync.WaitGroup
 			for _, id := range []string{"good", "bad"} {
 				wg.Go(func() {
-					_, _, err := r.ask(t.Context(), asking(id, 2), 0, 1)
+					_, err := r.ask(t.Context(), asking(id, 2), 0, 1)
 					mu.Lock()
 					defer mu.Unlock()
 					errs[id] = err
@@ -128,7 +128,7 @@ func TestWhoeverAsksWaitsNoLongerThanItsLane(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 2 { // who leads, and who waits for it
 			wg.Go(func() {
-				if _, _, err := r.ask(ctx, asking("j", 1), 0, 1); !errors.Is(err, context.DeadlineExceeded) {
+				if _, err := r.ask(ctx, asking("j", 1), 0, 1); !errors.Is(err, context.DeadlineExceeded) {
 					t.Errorf("%v", err)
 				}
 			})

@@ -293,6 +293,7 @@ type restored struct {
 	job.Progress
 	first int64 // offset of its first event
 	epoch int64 // newest epoch of the lane before it
+	whole bool  // none of its events stand before first
 }
 
 // metadataOf reads a commit's metadata. What cannot be read is as if it had

@@ -315,7 +315,9 @@ func (e *Engine) output(l *lane, v *event.View, offset, epochBefore int64) {
 			return
 		}
 	}
-	r := &restored{first: offset, epoch: epochBefore}
+	// A bound may lie within the output of a job that is done, of which a second
+	// request is not.
+	r := &restored{first: offset, epoch: epochBefore, whole: v.Seq == 0}
 	l.restored[string(e.keyBuf)] = r
 	r.Apply(v)
 }

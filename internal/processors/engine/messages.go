@@ -285,9 +285,10 @@ type Stop struct {
 
 // Resume says where in the token partition a job's output stands.
 type Resume struct {
-	From  int64 // offset of its first event; -1: to be looked for from the id's time
+	From  int64 // offset of the first event that is known of; -1: none is
 	To    int64 // nothing of it stands at or behind this offset
 	Epoch int64 // newest epoch of the lane before From
+	Whole bool  // it begins at From; else it is to be looked for from the id's time
 }
 
 // AppendFact writes a fact to the jobs topic.

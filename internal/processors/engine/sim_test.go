@@ -142,7 +142,8 @@ type jobState struct {
 	ended     bool
 	endAt     int64
 	factDone  bool
-	twice     bool // written again without repeat: it may run again
+	again     bool // requested more than once
+	twice     bool // and without repeat: it may run again
 	trimmed   bool // retention took some of it
 	data      event.Request
 	head      event.Head

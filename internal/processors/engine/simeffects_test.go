@@ -191,8 +191,11 @@ func (p *proc) recall(c *simCall) bool {
 		c.t = c.s.Again.Progress
 	} else if r := c.s.Resume; r != nil {
 		from, log := r.From, p.w.tokens[c.s.Partition]
-		if from < 0 {
-			j := p.w.jobs[jobKey(c.s.Request.Head.Tenant, c.s.Request.Head.Job)]
+		j := p.w.jobs[jobKey(c.s.Request.Head.Tenant, c.s.Request.Head.Job)]
+		if from >= 0 && !r.Whole && !j.again && !j.trimmed {
+			p.w.fail("job %s was requested once, and a restore began within its output", j.head.Job)
+		}
+		if !r.Whole {
 			from = max(j.created-int64(p.w.n(5)), p.w.tokFrom[c.s.Partition])
 		}
 		if from < p.w.tokFrom[c.s.Partition] {
@@ -208,6 +211,9 @@ func (p *proc) recall(c *simCall) bool {
 			counts := f.Admit(v) || p.w.noRecallFence && v.Type.Output()
 			if !counts || string(v.Job) != c.s.Request.Head.Job {
 				continue
+			}
+			if c.t.NextSeq == 0 && v.Seq > 0 && !j.trimmed {
+				p.w.fail("job %s is folded from offset %d on, where its first event has seq %d", j.head.Job, o, v.Seq)
 			}
 			c.t.Apply(v)
 		}

@@ -141,9 +141,10 @@ func (w *world) request() {
 	case kind == 14:
 		r.Skip = true
 	case again != nil && kind >= 12: // plainly twice
-		again.twice = true
+		again.again, again.twice = true, true
 		lp, r.job, r.Head, r.Data = again.LP, again, again.head, again.data
 	case again != nil: // ingest did not know whether it took
+		again.again = true
 		lp, r.job, r.Head, r.Data = again.LP, again, again.head, again.data
 		r.Data.Repeat = true
 	default:

@@ -127,7 +127,7 @@ func (e *Engine) admit(l *lane, r *Request) {
 	}
 	if past := l.restored[key]; past != nil {
 		delete(l.restored, key)
-		en.resume = &Resume{From: past.first, To: l.position, Epoch: past.epoch}
+		en.resume = &Resume{From: past.first, To: l.position, Epoch: past.epoch, Whole: past.whole}
 		en.shown, en.from, en.epoch, en.readBack = true, past.first, past.epoch, past.End != ""
 	} else if _, minted := job.ParseID(r.Head.Job); minted && r.Data.Repeat {
 		en.resume = &Resume{From: -1, To: l.position}
