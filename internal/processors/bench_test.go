@@ -75,7 +75,7 @@ func BenchmarkTask(b *testing.B) {
 				left--
 			}
 			b.StopTimer()
-			w.p.crew.end()
+			w.p.workers.end()
 		})
 	}
 }

@@ -26,7 +26,7 @@ func (p *Processor) do(f engine.Effect) {
 	case engine.UnfollowControl:
 		p.ctl.Unfollow(f.Partition)
 	case engine.FindEnd:
-		p.crew.Go(func() { p.findEnd(f) })
+		p.workers.Go(func() { p.findEnd(f) })
 	case engine.AppendClaim:
 		p.claim(f)
 	case engine.Open:
@@ -59,7 +59,7 @@ func (p *Processor) do(f engine.Effect) {
 	case engine.Seek:
 		p.intake.seek(f)
 	case engine.Evict:
-		p.crew.Go(func() { p.evict(f) })
+		p.workers.Go(func() { p.evict(f) })
 	case engine.Pulses:
 		p.lags.put(f.Pulses)
 		for i := range f.Pulses {
@@ -86,7 +86,7 @@ func (p *Processor) start(f engine.Start) {
 	if !f.Cancelled && f.Try == 1 {
 		p.metrics.wait.WithLabelValues(f.Lane.String()).Observe(since(f.Request.Time, p.now()))
 	}
-	p.crew.take(c)
+	p.workers.take(c)
 }
 
 // requests is the partition of a lane's request topic.

@@ -44,7 +44,7 @@ func TestSilenceIsCountedWhileTheModelIsWaitedFor(t *testing.T) {
 
 func TestWhoRestsTakesTheNextCall(t *testing.T) {
 	ran := make(chan *call)
-	w := newCrew(func(c *call) { ran <- c })
+	w := newWorkers(func(c *call) { ran <- c })
 	for range 3 * maxResting { // of one goroutine, or as many more as did not rest in time
 		c := &call{}
 		w.take(c)

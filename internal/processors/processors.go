@@ -5,7 +5,7 @@
 // One goroutine, Run's own, has the engine and carries out its effects; it never
 // waits for Kafka or a model. Around it: one goroutine each that polls the
 // group, the token topic, the control topic and the pulses, one that sends
-// heartbeats, one that commits, one that measures the lag, and the crew: one a
+// heartbeats, one that commits, one that measures the lag, and the workers: one a
 // call (engine.Config.MaxInFlight at most, and MaxEndings that end what was
 // cancelled while it waited), and maxResting that rest between two. They tell the
 // loop through a mailbox.
@@ -139,7 +139,7 @@ type Processor struct {
 	group  *kafka.Group
 	tail   *kafka.Tail
 	ctl    *kafka.Tail // control
-	crew   *crew
+	workers   *workers
 	alive  context.Context //nolint:containedctx // of the calls: Run's, without the caller's end
 
 	// The loop's alone.
@@ -175,7 +175,7 @@ func New(cfg Config, cluster *kafka.Cluster, models Models, log *slog.Logger, re
 		box: newMailbox(), engine: engine.New(cfg.Engine), gates: map[engine.LP]*gate{},
 		running: map[callKey]*call{},
 	}
-	p.crew = newCrew(p.run)
+	p.workers = newWorkers(p.run)
 	return p, nil
 }
 
@@ -279,7 +279,7 @@ func (p *Processor) close() {
 	for _, g := range p.gates {
 		g.shut()
 	}
-	p.crew.end()
+	p.workers.end()
 	if p.group != nil {
 		p.group.Close()
 	}

@@ -131,7 +131,7 @@ func TestOnlyWhatNobodyWaitsForSharesARequest(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newTaskWorld(t)
-			defer w.p.crew.end()
+			defer w.p.workers.end()
 			w.log.noting = true
 			w.run(w.requests(1, tt.stream))
 			if diff := cmp.Diff(tt.want, w.log.later); diff != "" {

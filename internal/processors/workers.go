@@ -5,10 +5,10 @@ import "sync"
 // maxResting is how many goroutines rest between two calls.
 const maxResting = 1024
 
-// crew runs calls, each on a goroutine that may have run others before it: the
+// workers run calls, each on a goroutine that may have run others before it: the
 // stack of a new one grows while it runs its first call, which costs more than its
 // start.
-type crew struct {
+type workers struct {
 	sync.WaitGroup
 
 	run     func(*call)
@@ -16,12 +16,12 @@ type crew struct {
 	places  chan struct{} // to rest
 }
 
-func newCrew(run func(*call)) *crew {
-	return &crew{run: run, waiting: make(chan *call), places: make(chan struct{}, maxResting)}
+func newWorkers(run func(*call)) *workers {
+	return &workers{run: run, waiting: make(chan *call), places: make(chan struct{}, maxResting)}
 }
 
 // take has a call run. It does not wait for it.
-func (w *crew) take(c *call) {
+func (w *workers) take(c *call) {
 	select {
 	case w.waiting <- c:
 	default:
@@ -30,7 +30,7 @@ func (w *crew) take(c *call) {
 }
 
 // work runs a call, and others after it for as long as there is a place to rest.
-func (w *crew) work(c *call) {
+func (w *workers) work(c *call) {
 	for ok := true; ok; {
 		w.run(c)
 		select {
@@ -44,7 +44,7 @@ func (w *crew) work(c *call) {
 }
 
 // end waits for the calls. None may be taken any more.
-func (w *crew) end() {
+func (w *workers) end() {
 	close(w.waiting)
 	w.Wait()
 }
