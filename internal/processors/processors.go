@@ -133,14 +133,14 @@ type Processor struct {
 
 	tokens, jobs string // topics
 
-	box    *mailbox
-	out    writer          // tokens, jobs, dead
-	pulses *kafka.Producer // its own client: a stall of one does not touch the other
-	group  *kafka.Group
-	tail   *kafka.Tail
-	ctl    *kafka.Tail // control
-	workers   *workers
-	alive  context.Context //nolint:containedctx // of the calls: Run's, without the caller's end
+	box     *mailbox
+	out     writer          // tokens, jobs, dead
+	pulses  *kafka.Producer // its own client: a stall of one does not touch the other
+	group   *kafka.Group
+	tail    *kafka.Tail
+	ctl     *kafka.Tail // control
+	workers *workers
+	alive   context.Context //nolint:containedctx // of the calls: Run's, without the caller's end
 
 	// The loop's alone.
 	engine  *engine.Engine
