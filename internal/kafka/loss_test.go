@@ -143,13 +143,19 @@ func TestARecreatedTopicIsTold(t *testing.T) {
 		g.fill(topic, 0, 3)
 		id, err := g.c.TopicID(g.ctx, topic)
 		g.no(err)
-		tail := g.tail(kafka.TailConfig{Topic: topic})
+		// Its link is frozen while the topic is made anew: one who sees for long that
+		// there is none is told that.
+		link := newLink()
+		tail, err := g.open(link).NewTail(kafka.TailConfig{Topic: topic})
+		g.no(err)
+		g.Cleanup(tail.Close)
 		tail.Follow(0, 0)
 		chunks, err := tail.Poll(g.ctx)
 		g.no(err)
 		if len(chunks[0].Records) != 3 {
 			g.Fatalf("read %+v", chunks)
 		}
+		link.freeze()
 		g.no(g.c.DeleteTopics(g.ctx, topic, g.prefix+"absent"))
 		g.eventually("the topic is gone", func() bool {
 			_, err := g.c.TopicID(g.ctx, topic)
@@ -162,6 +168,7 @@ func TestARecreatedTopicIsTold(t *testing.T) {
 		if now == id {
 			g.Fatal("a recreated topic has the id of the old one")
 		}
+		link.thaw()
 		chunks, err = tail.Poll(g.ctx)
 		g.no(err)
 		g.is(chunks[0].Err, kafka.ErrRecreated)
