@@ -173,7 +173,10 @@ func TestACancelThatNobodyReadsCountsForTheNextOwner(t *testing.T) {
 	both(t, func(t *testing.T, w *world) {
 		t.Helper()
 		l := newLink()
-		w.behind(l).start("one", func(c *Config) { c.Grace, c.Engine.MaxInFlight = time.Millisecond, 3 }) // one is kept for interactive
+		w.behind(l).start("one", func(c *Config) {
+			mortal(c)
+			c.Grace, c.Engine.MaxInFlight = time.Millisecond, 3 // one is kept for interactive
+		})
 		said, deaf := w.request(event.Standard, long, ""), w.request(event.Standard, "deaf/"+long, "")
 		w.outputsUntil(func(o *told) bool { return o.NextSeq > 3 }, said, deaf)
 		waits := w.request(event.Standard, long, "")

@@ -117,7 +117,7 @@ type running struct {
 // start runs a processor until the test or stop ends it.
 func (w *world) start(owner string, change func(*Config)) *running {
 	w.t.Helper()
-	cfg := Config{Names: w.names, Owner: owner, Grace: 5 * time.Second, SessionTimeout: 2 * time.Second}
+	cfg := Config{Names: w.names, Owner: owner, Grace: 5 * time.Second, SessionTimeout: 15 * time.Second}
 	if change != nil {
 		change(&cfg)
 	}

@@ -142,7 +142,7 @@ func TestTheSameJobTwiceRunsOnce(t *testing.T) {
 func TestSIGTERMFinishesWhatIsInFlightAndHandsOverAtOnce(t *testing.T) {
 	t.Parallel()
 	w := onEmbedded(t)
-	a := w.start("one", nil)
+	a := w.start("one", func(c *Config) { c.Grace = time.Minute })
 	id := w.request(event.Standard, "sim:tokens=20,ttft=0s,gap=20ms", "")
 	w.outputsUntil(func(o *told) bool { return o.NextSeq > 3 }, id)
 	a.end(t)

@@ -47,7 +47,7 @@ func TestAProviderThatFailsBeforeItSaysAnythingIsAskedAgain(t *testing.T) {
 	t.Parallel()
 	both(t, func(t *testing.T, w *world) {
 		t.Helper()
-		const rest = time.Second // in which the other job is called
+		const rest = 5 * time.Second // in which the other job is called
 		begun := make(chan struct{})
 		s := &scripted{}
 		var fails string
@@ -181,7 +181,7 @@ func TestAModelThatIsSilentForTooLongIsBrokenOff(t *testing.T) {
 	w.extra = append(w.extra, s)
 	w.start("one", func(c *Config) {
 		hurried(c)
-		c.FirstToken, c.NextToken = 800*time.Millisecond, 700*time.Millisecond
+		c.FirstToken, c.NextToken = 2500*time.Millisecond, 2400*time.Millisecond
 	})
 	ids := []string{"once", "middle", "empty", "never", "deadline"}
 	for _, id := range ids {
@@ -200,9 +200,9 @@ func TestAModelThatIsSilentForTooLongIsBrokenOff(t *testing.T) {
 		code, says string
 		text       string
 	}{
-		"middle":   {1, "provider_timeout", "700ms", "I was about to"},
-		"empty":    {3, "provider_timeout", "800ms", ""},
-		"never":    {3, "provider_timeout", "800ms", ""},
+		"middle":   {1, "provider_timeout", "2.4s", "I was about to"},
+		"empty":    {3, "provider_timeout", "2.5s", ""},
+		"never":    {3, "provider_timeout", "2.5s", ""},
 		"deadline": {-1, "deadline_exceeded", "deadline", ""},
 	} {
 		o := got[id]
