@@ -116,7 +116,7 @@ func TestFrozenKafkaIsA503InTimeAndIsFoundAgain(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	const patience = time.Second
+	const patience = 5 * time.Second // in which the record is sent
 	s, _ := onKafka(t, broker.Addr(), "p.", Config{Keys: database(t), AppendTimeout: patience})
 	h := handler(s)
 	if w, _ := send(t, h, hi); w.Code != http.StatusAccepted {
