@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -101,30 +102,36 @@ func TestBodyThatDribblesIsGivenUp(t *testing.T) {
 
 // An EventSource that gets an answer, and not 200, does not come back.
 func TestAHeadThatIsLateGetsNoAnswer(t *testing.T) {
-	addr, _ := serve(t, router(t, Config{}), ServerConfig{HeaderPatience: 50 * time.Millisecond})
+	addr, _ := serve(t, router(t, Config{}), ServerConfig{HeaderPatience: time.Second}) // in which a whole head comes
+	var all sync.WaitGroup
 	for _, head := range []string{"GET ", "GET /echo HTT", "GET /echo HTTP/1.1\r\nHos", "GET /echo HTTP/1.1\r\nHost: x\r\n"} {
 		for _, before := range []string{"", "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n"} { // over a new connection, and over one that has served
-			conn, err := net.Dial("tcp", addr)
-			if err != nil {
-				t.Fatal(err)
-			}
-			answers := bufio.NewReader(conn)
-			if before != "" {
-				send(t, conn, before)
-				resp, err := http.ReadResponse(answers, nil)
+			all.Go(func() {
+				conn, err := net.Dial("tcp", addr)
 				if err != nil {
-					t.Fatal(err)
+					t.Error(err)
+					return
 				}
-				_, _ = io.Copy(io.Discard, resp.Body)
-				_ = resp.Body.Close()
-			}
-			send(t, conn, head)
-			if b, err := io.ReadAll(answers); err != nil || len(b) > 0 {
-				t.Errorf("%q behind %q: %q, %v", head, before, b, err)
-			}
-			closing(t, conn)
+				defer closing(t, conn)
+				answers := bufio.NewReader(conn)
+				if before != "" {
+					send(t, conn, before)
+					resp, err := http.ReadResponse(answers, nil)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					_, _ = io.Copy(io.Discard, resp.Body)
+					_ = resp.Body.Close()
+				}
+				send(t, conn, head)
+				if b, err := io.ReadAll(answers); err != nil || len(b) > 0 {
+					t.Errorf("%q behind %q: %q, %v", head, before, b, err)
+				}
+			})
 		}
 	}
+	all.Wait()
 }
 
 func TestABodyThatSaysItIsTooLargeIsNotWaitedFor(t *testing.T) {
@@ -150,7 +157,7 @@ func TestABodyThatSaysItIsTooLargeIsNotWaitedFor(t *testing.T) {
 
 // A body's deadline must not cut off the stream that answers it.
 func TestStreamOutlastsTheBodysDeadline(t *testing.T) {
-	const patience = 20 * time.Millisecond
+	const patience = 500 * time.Millisecond // in which a body comes
 	r := NewRouter(Config{BodyPatience: patience})
 	r.Post("/stream", func(w http.ResponseWriter, r *http.Request) {
 		if _, err := ReadBody(r); err != nil {
@@ -159,7 +166,7 @@ func TestStreamOutlastsTheBodysDeadline(t *testing.T) {
 		}
 		w.WriteHeader(http.StatusOK)
 		w.(http.Flusher).Flush()
-		timer := time.NewTimer(3 * patience)
+		timer := time.NewTimer(3 * patience / 2)
 		defer timer.Stop()
 		select {
 		case <-timer.C:

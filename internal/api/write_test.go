@@ -27,7 +27,7 @@ func answers(patience time.Duration) (h http.Handler, done chan struct{}) {
 			if _, err := w.Write([]byte("x")); err != nil || http.NewResponseController(w).Flush() != nil {
 				return
 			}
-			<-time.After(2 * patience)
+			<-time.After(3 * patience / 2)
 		}
 	})
 	return r, done
@@ -60,7 +60,7 @@ func TestAClientThatDoesNotReadItsAnswerIsLetGo(t *testing.T) {
 func TestAnAnswersDeadlineIsLiftedBeforeTheNextRequest(t *testing.T) {
 	for name, two := range map[string]bool{"HTTP/1.1": false, "HTTP/2": true} {
 		t.Run(name, func(t *testing.T) {
-			h, done := answers(100 * time.Millisecond)
+			h, done := answers(500 * time.Millisecond) // in which a piece is taken
 			addr, _ := serve(t, h, ServerConfig{})
 			tr := &http.Transport{Protocols: new(http.Protocols)}
 			tr.Protocols.SetHTTP1(!two)

@@ -3,6 +3,7 @@
 package devstack
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"os"
@@ -212,11 +213,17 @@ func TestInitThatFailsSaysWhyAndLeavesNoCluster(t *testing.T) {
 	}
 }
 
+// ends is a log with whose first line a server is given up.
+type ends struct{ cancel context.CancelFunc }
+
+func (e ends) Write(b []byte) (int, error) { e.cancel(); return len(b), nil }
+
 func TestAServerThatNeverAnswersIsEnded(t *testing.T) {
 	t.Parallel()
 	p := fake(t, map[string]string{"postgres": `trap "" QUIT INT; echo deaf; while :; do sleep 1; done`})
-	ctx, cancel := contextWithTimeout(t, 300*time.Millisecond)
+	ctx, cancel := contextWithTimeout(t, time.Minute)
 	defer cancel()
+	p.out.log = slog.New(slog.NewTextHandler(ends{cancel}, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	if err := p.serve(ctx); err == nil || !strings.Contains(err.Error(), "deaf") {
 		t.Errorf("got %v, want its last words", err)
 	}

@@ -203,7 +203,7 @@ func stalled(ctx context.Context, p llm.Provider, req llm.Request) error {
 	if !errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("it ended with %s, want ctx's error", told(err))
 	}
-	if took := time.Since(began); took > 5*time.Second {
+	if took := time.Since(began); took > 15*time.Second {
 		return fmt.Errorf("it took %v to be given up", took)
 	}
 	return nil

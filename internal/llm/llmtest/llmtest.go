@@ -28,7 +28,7 @@ type Options struct {
 	// Bubble runs each check in a synctest bubble, whose clock costs nothing.
 	// Only a provider without a network can.
 	Bubble bool
-	// Bound is how long a cancelled or abandoned call may go on; 0 is 2 s.
+	// Bound is how long a cancelled or abandoned call may go on; 0 is 8 s.
 	Bound time.Duration
 	// Settle, if there is one, lets go of what the provider may rightly keep
 	// between calls, such as idle connections, before goroutines are counted.
@@ -66,7 +66,7 @@ func checks() []check {
 func Run(t *testing.T, open func(t *testing.T) llm.Provider, o Options) {
 	t.Helper()
 	if o.Bound == 0 {
-		o.Bound = 2 * time.Second
+		o.Bound = 8 * time.Second
 	}
 	for _, c := range checks() {
 		t.Run(c.name, func(t *testing.T) {
