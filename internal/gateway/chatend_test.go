@@ -181,7 +181,7 @@ func TestEmbeddingsAreAnsweredInputByInput(t *testing.T) {
 func TestAnAnswerWaitsForALogThatIsAwayAndNotForEver(t *testing.T) {
 	t.Parallel()
 	d := newDesk()
-	g, f := shaken(t, Config{Intake: d, BudgetBytes: 1, Patience: 2 * time.Second})
+	g, f := shaken(t, Config{Intake: d, BudgetBytes: 1, Patience: 4 * time.Second})
 	d.begin = func(a *author) {
 		a.request(event.Interactive)
 		first := a.whole(3)[0]

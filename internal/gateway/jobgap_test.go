@@ -368,8 +368,9 @@ func TestAMendIsLookedForNearTheJobsEnd(t *testing.T) {
 }
 
 func TestWhoFindsNoRoomForATranscriptIsToldSoOrGetsItLater(t *testing.T) {
+	t.Parallel()
 	o := &openJobs{jobs: map[string]*job.Resource{}}
-	g := onOne(t, Config{Patience: 500 * time.Millisecond, Open: o})
+	g := onOne(t, Config{Patience: 2 * time.Second, Open: o})
 	a := g.turn("chat")
 	res := &job.Resource{ID: a.head.Job, CreatedAt: job.Time{Time: time.Now().Add(-time.Minute)}, Request: &job.Position{Partition: a.part}}
 	o.jobs[a.head.Tenant+"/chat"] = res

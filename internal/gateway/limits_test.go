@@ -125,7 +125,7 @@ func TestASlowReaderBeyondTheBudgetCatchesUpAndRejoins(t *testing.T) { //nolint:
 
 func TestAClientThatStopsReadingIsLetGo(t *testing.T) {
 	t.Parallel()
-	g := onOne(t, Config{WriteTimeout: 100 * time.Millisecond})
+	g := onOne(t, Config{WriteTimeout: time.Second})
 	a := g.author()
 	a.started()
 	c := g.open(events(a))
@@ -333,7 +333,7 @@ func TestWithKafkaAwayTheAnswerIsUnavailable(t *testing.T) {
 }
 
 func FuzzCursorParam(f *testing.F) {
-	g := onOne(f, Config{Patience: time.Second})
+	g := onOne(f, Config{Patience: 10 * time.Second})
 	a := g.author()
 	a.whole(3)
 	good := cursor.Cursor{Partition: a.part, LeaderEpoch: -1, Epochs: fence.Epochs{}}

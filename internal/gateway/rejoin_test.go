@@ -14,6 +14,14 @@ import (
 	"github.com/penstock-io/penstock/internal/event"
 )
 
+// dice is a source of randomness whose seed is told where the test fails.
+func dice(t *testing.T) *rand.Rand {
+	t.Helper()
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	return rand.New(rand.NewPCG(seed, 0))
+}
+
 // restless is a watcher that never stays: what it has of a job is what it would
 // show to a person.
 type restless struct {
@@ -143,11 +151,11 @@ func TestAWatcherThatRejoinsAThousandTimesEndsWithTheSameText(t *testing.T) {
 	for i := range deltas {
 		fmt.Fprint(&want, i, " ")
 	}
-	c := g.dial()
+	c, random := g.dial(), dice(t)
 	for !r.ended {
 		r.joins++
-		snapshot, n := rand.IntN(seldom) == 0, 1+rand.IntN(2)
-		if rand.IntN(2) == 0 {
+		snapshot, n := random.IntN(seldom) == 0, 1+random.IntN(2)
+		if random.IntN(2) == 0 {
 			r.overSSE(snapshot, n)
 		} else {
 			r.overSocket(c, snapshot, n)

@@ -248,7 +248,7 @@ func TestAQuietStreamAsksAnAbsentLogAtOnePaceHoweverOftenItIsRung(t *testing.T) 
 func TestQuietClientsThatTakeNothingAreLetGo(t *testing.T) {
 	t.Parallel()
 	cfg := soon()
-	cfg.WriteTimeout = 50 * time.Millisecond
+	cfg.WriteTimeout = time.Second
 	g := onOne(t, cfg)
 	a := g.author()
 	a.started()

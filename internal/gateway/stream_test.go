@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"net/http"
 	"strings"
 	"sync"
@@ -67,7 +66,7 @@ func TestAClientThatIsCutOffAnywhereResumesWithoutLossOrRepetition(t *testing.T)
 			a.complete()
 		})
 		var all []got
-		last, cuts := "", 0
+		last, cuts, random := "", 0, dice(t)
 		for {
 			var headers []string
 			if last != "" {
@@ -77,7 +76,7 @@ func TestAClientThatIsCutOffAnywhereResumesWithoutLossOrRepetition(t *testing.T)
 			if c.resp.StatusCode == http.StatusNoContent {
 				break
 			}
-			for range 1 + rand.IntN(12) {
+			for range 1 + random.IntN(12) {
 				e, err := c.next()
 				if err != nil {
 					break

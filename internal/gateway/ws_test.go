@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"strings"
 	"sync"
 	"testing"
@@ -80,7 +79,7 @@ func TestASocketThatLeavesAndRejoinsByCursorEndsWithTheSameText(t *testing.T) { 
 			a.complete()
 		})
 		var all []got
-		at, ended, rejoins := "", false, 0
+		at, ended, rejoins, random := "", false, 0, dice(t)
 		for ; !ended; rejoins++ {
 			c := g.dial()
 			more := ""
@@ -89,7 +88,7 @@ func TestASocketThatLeavesAndRejoinsByCursorEndsWithTheSameText(t *testing.T) { 
 			}
 			c.say(subscribeJob("x", a, more))
 			c.want("subscribed")
-			frames := 1 + rand.IntN(4)
+			frames := 1 + random.IntN(4)
 			if rejoins == 0 {
 				frames = 1 // the first is what there is, and may be all, if the rest is late
 			}

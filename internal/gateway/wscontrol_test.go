@@ -16,8 +16,8 @@ func TestPingsAreAnsweredWithWhatTheySaid(t *testing.T) {
 	said := make(chan string, 1)
 	c.conn.SetPongHandler(func(data string) error { said <- data; return nil })
 	for _, data := range []string{"", "a", strings.Repeat("x", 125)} {
-		g.no(c.conn.WriteControl(websocket.PingMessage, []byte(data), time.Now().Add(time.Second)))
-		g.no(c.conn.WriteControl(websocket.PongMessage, []byte("nobody asked"), time.Now().Add(time.Second)))
+		g.no(c.conn.WriteControl(websocket.PingMessage, []byte(data), time.Now().Add(wsPatience)))
+		g.no(c.conn.WriteControl(websocket.PongMessage, []byte("nobody asked"), time.Now().Add(wsPatience)))
 		c.say(`{"op":"ping"}`)
 		c.want("pong") // of ours; the protocol's came before it
 		if got := <-said; got != data {
@@ -25,7 +25,7 @@ func TestPingsAreAnsweredWithWhatTheySaid(t *testing.T) {
 		}
 	}
 	if runtime.GOOS == "linux" { // nothing but the reader waits for the next frame
-		g.no(c.conn.WriteControl(websocket.PongMessage, nil, time.Now().Add(time.Second)))
+		g.no(c.conn.WriteControl(websocket.PongMessage, nil, time.Now().Add(wsPatience)))
 		eventually(t, func() bool {
 			stacks := make([]byte, 4<<20)
 			return !strings.Contains(string(stacks[:runtime.Stack(stacks, true)]), "gateway.(*socket).frame")

@@ -228,7 +228,7 @@ func TestAMillionSubscribesFromOneWhoDoesNotRead(t *testing.T) {
 
 func TestASocketThatStopsReadingIsLetGoAndItsCursorWorks(t *testing.T) {
 	t.Parallel()
-	g := onOne(t, Config{WriteTimeout: 200 * time.Millisecond, Registry: prometheus.NewRegistry()})
+	g := onOne(t, Config{WriteTimeout: time.Second, Registry: prometheus.NewRegistry()})
 	a := g.author()
 	a.started()
 	c := g.dial()
@@ -294,7 +294,7 @@ func TestASlowClientIsNotCutOffForItsSlowness(t *testing.T) {
 
 func TestOneWhoSaysNothingForLongIsGivenUp(t *testing.T) {
 	t.Parallel()
-	g := onOne(t, Config{Ping: 200 * time.Millisecond}) // one who answers is to do so within three
+	g := onOne(t, Config{Ping: time.Second}) // one who answers is to do so within three
 	alive, dead := g.dial(), g.dial()
 	pings := make(chan struct{}, 100)
 	answer := alive.conn.PingHandler()
