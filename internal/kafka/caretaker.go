@@ -23,7 +23,7 @@ const (
 )
 
 // takeCare finds leaders, and what became of positions that a broker does not
-// have, until the reader is closed.
+// have, and of batches that could not be decoded, until the reader is closed.
 func (r *reader) takeCare() {
 	fails := 0
 	for {
@@ -50,7 +50,9 @@ func waitFor(r *reader, fails int) bool { return wait(r.ctx, backoff(fails)) }
 
 func (r *reader) leaderless() bool { return r.any(func(c *cursor) bool { return c.leader.broker < 0 }) }
 
-func (r *reader) doubtful() bool { return r.any(func(c *cursor) bool { return c.check || c.ranged }) }
+func (r *reader) doubtful() bool {
+	return r.any(func(c *cursor) bool { return c.check || c.ranged || c.broken })
+}
 
 func (r *reader) any(is func(*cursor) bool) bool {
 	r.mu.Lock()
@@ -140,6 +142,7 @@ type question struct {
 	at         int64
 	epoch      int32
 	ranged     bool
+	broken     bool
 }
 
 // resolve asks the log about positions in doubt, side by side, for one broker's
@@ -149,8 +152,8 @@ func (r *reader) resolve() bool {
 	var questions []question
 	r.mu.Lock()
 	for _, c := range r.cursors {
-		if !c.stopped && (c.check || c.ranged) {
-			questions = append(questions, question{c, c.generation, c.at, c.epoch, c.ranged})
+		if !c.stopped && (c.check || c.ranged || c.broken) {
+			questions = append(questions, question{c, c.generation, c.at, c.epoch, c.ranged, c.broken})
 		}
 	}
 	r.mu.Unlock()
@@ -177,6 +180,10 @@ func (r *reader) ask(ctx context.Context, q question) error {
 	if q.ranged {
 		return r.c.outOfRange(ctx, q.cursor.TopicPartition, q.at)
 	}
+	if q.broken {
+		_, err := r.c.Fetch(ctx, q.cursor.TopicPartition, q.at, 1, 0) // a broker always gives one batch
+		return err
+	}
 	return r.c.CheckEpoch(ctx, q.cursor.TopicPartition, q.at, q.epoch)
 }
 
@@ -188,14 +195,17 @@ func (r *reader) answered(q question, err error) bool {
 	switch c := q.cursor; {
 	case c.generation != q.generation || r.cursors[c.TopicPartition] != c:
 		return false
-	case err == nil, errors.Is(err, ErrTruncated), errors.Is(err, ErrOutOfRange):
-		c.check, c.ranged = false, false
+	case errors.Is(err, ErrCorrupt) && r.limits.stand > 0:
+		r.stand(c)
+		return false
+	case err == nil, errors.Is(err, ErrTruncated), errors.Is(err, ErrOutOfRange), errors.Is(err, ErrCorrupt):
+		c.check, c.ranged, c.broken = false, false, false
 		if err != nil {
 			r.fault(c, err)
 		} else {
 			r.wake(c.leader.broker)
 		}
-		return false
+		return q.broken && c.fails > 1
 	case errors.Is(err, ErrUnknownTopic): // let findLeaders tell
 		c.check, c.ranged = c.epoch >= 0, q.ranged
 		r.lost(c)

@@ -66,6 +66,8 @@ type Cluster struct {
 
 	mu     sync.Mutex
 	topics map[string]*topicMeta
+	// corruptions are the batches that were logged last, one a partition.
+	corruptions map[TopicPartition]corruption
 }
 
 // Open connects to a cluster, and returns once a broker has answered. It takes
@@ -95,7 +97,7 @@ func Open(ctx context.Context, cfg Config) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{cfg: cfg, identity: identity, log: cfg.Log, metrics: m, topics: map[string]*topicMeta{}, polls: make(chan *kgo.Client, longPolls)}
+	c := &Cluster{cfg: cfg, identity: identity, log: cfg.Log, metrics: m, topics: map[string]*topicMeta{}, corruptions: map[TopicPartition]corruption{}, polls: make(chan *kgo.Client, longPolls)}
 	for range longPolls {
 		c.polls <- nil
 	}

@@ -5,7 +5,8 @@
 // not in the log) or in ErrUnknownOutcome (may be in it); the last two are never
 // mixed up. A reader never moves by itself: truncation, a recreated topic and an
 // offset that retention took are told (ErrTruncated, ErrRecreated,
-// ErrOutOfRange), and that partition stops until it is told where to go on.
+// ErrOutOfRange), as is a batch that cannot be decoded (ErrCorrupt), and that
+// partition stops until it is told where to go on.
 // Every buffer has a bound in the configuration beside it.
 //
 // How it is built. One shared client serves administration and short fetches.

@@ -1,6 +1,7 @@
 package kafka_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -205,6 +206,7 @@ type link struct {
 	mu     sync.Mutex
 	thawed chan struct{} // closed while the link is not frozen
 	cutOff bool
+	damage int // how often damaged is still to be changed on its way here
 	conns  map[*wire]struct{}
 }
 
@@ -218,6 +220,15 @@ func (l *link) freeze() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.thawed = make(chan struct{})
+}
+
+// damaged is what a link changes where it is told to.
+const damaged = "a value that is damaged"
+
+func (l *link) hurt(times int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.damage = times
 }
 
 func (l *link) thaw() {
@@ -270,6 +281,10 @@ func (w *wire) Read(b []byte) (int, error) {
 	n, err := w.Conn.Read(b)
 	w.link.mu.Lock()
 	thawed := w.link.thawed
+	if at := bytes.Index(b[:n], []byte(damaged)); at >= 0 && w.link.damage > 0 {
+		w.link.damage--
+		b[at] ^= 0x20
+	}
 	w.link.mu.Unlock()
 	select {
 	case <-thawed:

@@ -32,6 +32,9 @@ var (
 	ErrOutOfRange = errors.New("the offset is before the log's start")
 	// ErrRecreated says that a topic of this name is another one than before.
 	ErrRecreated = errors.New("the topic was deleted and created anew")
+	// ErrCorrupt says that a batch of records cannot be decoded; it comes as a
+	// CorruptError, which tells where it stands and where to go on.
+	ErrCorrupt = errors.New("a batch of records cannot be decoded")
 	// ErrUnknownTopic says that there is no such topic or partition.
 	ErrUnknownTopic = errors.New("unknown topic or partition")
 	// ErrUnavailable says that no broker answered in time.

@@ -120,29 +120,36 @@ type decoded struct {
 
 // decode reads a partition's part of an answer; from is what was asked for.
 func (c *Cluster) decode(topic string, from int64, rp *kmsg.FetchResponseTopicPartition) decoded {
+	b := &batches{unpacker: unpacker{Decompressor: c.unpack}, raw: rp.RecordBatches, from: from}
 	fp, next := kgo.ProcessFetchPartition(kgo.ProcessFetchPartitionOpts{
 		Offset: from, Topic: topic, Partition: rp.Partition,
-	}, rp, &unpacker{Decompressor: c.unpack}, nil)
+	}, rp, b, b.decoded)
 	d := decoded{
 		next: max(next, from), highWatermark: fp.HighWatermark, logStart: fp.LogStartOffset, err: fp.Err,
 	}
-	if rec, behind, ok := unread(topic, rp.Partition, fp.Err); ok {
+	if rec, behind, ok := unread(topic, rp.Partition, fp.Err); ok && (b.rest == nil || behind == b.bad.last+1) {
 		d.records, d.next, d.err = []event.Record{rec}, behind, nil
 		return d
 	}
-	if len(fp.Records) == 0 {
-		return d
+	d.records = recordsOf(fp.Records)
+	b.judge(TopicPartition{topic, rp.Partition}, &d, rp)
+	return d
+}
+
+func recordsOf(fetched []*kgo.Record) []event.Record {
+	if len(fetched) == 0 {
+		return nil
 	}
 	headers := 0
-	for _, r := range fp.Records {
+	for _, r := range fetched {
 		headers += len(r.Headers)
 	}
 	all := make([]event.Header, 0, headers) // one allocation for those of all records
-	d.records = make([]event.Record, len(fp.Records))
-	for i, r := range fp.Records {
-		rec := &d.records[i]
+	records := make([]event.Record, len(fetched))
+	for i, r := range fetched {
+		rec := &records[i]
 		*rec = event.Record{
-			Topic: topic, Partition: rp.Partition, Offset: r.Offset, LeaderEpoch: r.LeaderEpoch,
+			Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, LeaderEpoch: r.LeaderEpoch,
 			Key: r.Key, Value: r.Value, Time: r.Timestamp,
 		}
 		if n := len(all); len(r.Headers) > 0 {
@@ -152,7 +159,7 @@ func (c *Cluster) decode(topic string, from int64, rp *kmsg.FetchResponseTopicPa
 			rec.Headers = all[n:len(all):len(all)]
 		}
 	}
-	return d
+	return records
 }
 
 // Fetched is what one Fetch brought.
@@ -166,7 +173,8 @@ type Fetched struct {
 
 // Fetch reads from an offset, once: up to about maxBytes, waiting up to maxWait
 // where the log has nothing yet. Nothing in that time is no error. At most
-// longPolls calls with a maxWait run at the same time, others wait their turn.
+// longPolls calls with a maxWait run at the same time, others wait their turn. A
+// batch that cannot be decoded is a CorruptError, once it was read corruptReads times.
 func (c *Cluster) Fetch(ctx context.Context, tp TopicPartition, from int64, maxBytes int32, maxWait time.Duration) (Fetched, error) {
 	cl := c.client
 	if maxWait > 0 {
@@ -189,6 +197,10 @@ func (c *Cluster) Fetch(ctx context.Context, tp TopicPartition, from int64, maxB
 		}
 		if errors.Is(err, kerr.OffsetOutOfRange) {
 			return Fetched{}, c.outOfRange(ctx, tp, from)
+		}
+		if corrupt, ok := errors.AsType[*CorruptError](err); ok && fails >= corruptReads {
+			c.corrupted(ctx, corrupt)
+			return Fetched{}, err
 		}
 		if errors.Is(err, ErrClosed) || errors.Is(err, kgo.ErrClientClosed) || !passing(err) || fails > 3 && errors.Is(err, ErrUnknownTopic) {
 			return Fetched{}, unavailable(doing, err)
@@ -237,10 +249,16 @@ func passing(err error) bool {
 	return !errors.Is(err, ErrRecreated)
 }
 
+// kindCorrupt is what a metric calls a batch that could not be decoded, once.
+const kindCorrupt = "corrupt"
+
 // kindOf names a fetch error in a metric.
 func kindOf(err error) string {
 	if ke, ok := errors.AsType[*kerr.Error](err); ok {
 		return ke.Message
+	}
+	if errors.Is(err, ErrCorrupt) {
+		return kindCorrupt
 	}
 	return "no_answer"
 }
@@ -282,7 +300,8 @@ func (c *Cluster) longPoll(ctx context.Context) (*kgo.Client, func(), error) {
 // Scan reads [from, to) in batches of about scanBytes, and ends at to also
 // where the log has gaps. It ends with an error after the first one: of
 // ErrOutOfRange, with the earliest offset, where retention took the beginning;
-// of ErrTruncated where the log does not reach to.
+// of ErrTruncated where the log does not reach to; of ErrCorrupt, with where to go
+// on, at a batch that cannot be decoded.
 func (c *Cluster) Scan(ctx context.Context, tp TopicPartition, from, to int64) iter.Seq2[[]event.Record, error] {
 	return func(yield func([]event.Record, error) bool) {
 		var idle time.Duration

@@ -48,6 +48,9 @@ type GroupConfig struct {
 	// at most, a newly assigned partition not at all, and costs nothing when
 	// idle. Default 0: none.
 	Pace time.Duration
+	// Stand, where set, has a partition stand still at a batch that cannot be decoded,
+	// as TailConfig.Stand has it. Else it is a fault.
+	Stand time.Duration
 	// StartAt, where set, tells where newly assigned partitions begin, in place
 	// of the group's commits; one that it leaves out begins at its commit, or at
 	// the log's start. It is called within Poll.
@@ -100,7 +103,7 @@ type Revocation struct {
 func (r *Revocation) Done() { r.once.Do(func() { close(r.done) }) }
 
 // PartitionFault is a partition that stopped (ErrTruncated, ErrOutOfRange,
-// ErrRecreated, ErrUnknownTopic): it stays assigned, and reads nothing until
+// ErrRecreated, ErrUnknownTopic, ErrCorrupt): it stays assigned, and reads nothing until
 // Seek.
 type PartitionFault struct {
 	TopicPartition
@@ -145,7 +148,9 @@ func (c *Cluster) NewGroup(cfg GroupConfig) (*Group, error) {
 		return nil, errors.New("a group has a name and at least one topic")
 	}
 	cfg = cfg.withDefaults()
-	r, err := c.newReader(limitsOf(cfg.FetchMaxWait, cfg.FetchMaxBytes, cfg.Pace, 0), alone)
+	limits := limitsOf(cfg.FetchMaxWait, cfg.FetchMaxBytes, cfg.Pace, 0)
+	limits.stand = cfg.Stand
+	r, err := c.newReader(limits, alone)
 	if err != nil {
 		return nil, err
 	}

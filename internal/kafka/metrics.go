@@ -3,9 +3,13 @@ package kafka
 import (
 	"errors"
 	"fmt"
+	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
+
+// partitionLabel is how a metric names a partition.
+func partitionLabel(partition int32) string { return strconv.Itoa(int(partition)) }
 
 // metrics are the package's counters. They count also where nobody registered
 // them.
@@ -21,6 +25,8 @@ type metrics struct {
 	shared      *prometheus.CounterVec   // by topic: of those, records that another tail had fetched
 	fetchErrors *prometheus.CounterVec   // by kind
 	faults      *prometheus.CounterVec   // by topic: partitions that stopped
+	corrupt     *prometheus.CounterVec   // by topic: batches that could not be decoded, whoever met them
+	standing    *prometheus.GaugeVec     // by topic and partition: readers that stand at such a batch
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
@@ -48,12 +54,17 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		shared:      vec("shared_records_total", "Of the records that were read, those that another tail of the process had fetched.", "topic"),
 		fetchErrors: vec("fetch_errors_total", "Fetches that failed and were tried again.", "kind"),
 		faults:      vec("partition_faults_total", "Partitions whose reading stopped.", "topic"),
+		corrupt:     vec("corrupt_batches_total", "Batches that could not be decoded, each time that somebody came to one.", "topic"),
+		standing: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "penstock_kafka_standing_readers", Help: "Readers that stand still at a batch that cannot be decoded.",
+		}, []string{"topic", "partition"}),
 	}
 	if reg == nil {
 		return m, nil
 	}
 	for _, c := range []prometheus.Collector{
 		m.produced, m.refused, m.unknown, m.full, m.buffered, m.bufferBytes, m.ackSeconds, m.fetched, m.shared, m.fetchErrors, m.faults,
+		m.corrupt, m.standing,
 	} {
 		if err := reg.Register(c); err != nil {
 			if _, ok := errors.AsType[prometheus.AlreadyRegisteredError](err); ok {

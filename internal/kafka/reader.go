@@ -52,6 +52,9 @@ type cursor struct {
 	stopped bool    // by a fault
 	check   bool    // epoch and offset have to be looked for in the log
 	ranged  bool    // the broker did not have the offset
+	broken  bool    // a batch could not be decoded: it has to be read once more
+	stands  bool    // at such a batch, until it is time to read it again
+	stuck   bool    // it stood there last, and no record has come since
 	told    bool    // that the end was reached
 	host    *cursor // whose fetches are this one's, too; see share
 	guest   *cursor // the other side of it
@@ -66,7 +69,7 @@ func (c *cursor) ready() bool {
 
 // sound tells whether nothing stands in the way of fetching a partition.
 func (c *cursor) sound() bool {
-	return !c.paused && !c.stopped && !c.check && !c.ranged && c.leader.broker >= 0
+	return !c.paused && !c.stopped && !c.check && !c.ranged && !c.broken && !c.stands && c.leader.broker >= 0
 }
 
 // reader fetches the partitions that it follows. The lanes and the caretaker
@@ -98,8 +101,9 @@ type reader struct {
 // readLimits bound a reader's fetches.
 type readLimits struct {
 	fetchLimits
-	pace time.Duration
-	busy float64 // records a second at which pace is kept in full; 0: always
+	pace  time.Duration
+	busy  float64       // records a second at which pace is kept in full; 0: always
+	stand time.Duration // between two reads of a batch that cannot be decoded; 0: it is a fault
 }
 
 // limitsOf are the limits of a configuration, with defaults in place of zeros.
@@ -111,8 +115,8 @@ func limitsOf(maxWait time.Duration, maxBytes int, pace time.Duration, busy int)
 		maxBytes = defaultFetchMaxBytes
 	}
 	return readLimits{
-		fetchLimits{wait: maxWait, bytes: clamp32(maxBytes), partBytes: clamp32(max(maxBytes/4, 1))},
-		pace, float64(busy),
+		fetchLimits: fetchLimits{wait: maxWait, bytes: clamp32(maxBytes), partBytes: clamp32(max(maxBytes/4, 1))},
+		pace:        pace, busy: float64(busy),
 	}
 }
 
@@ -147,6 +151,11 @@ func (r *reader) close() {
 		r.c.share.leave(r)
 	}
 	r.wg.Wait()
+	r.mu.Lock()
+	for _, c := range r.cursors {
+		c.unstick()
+	}
+	r.mu.Unlock()
 	for _, cl := range r.clients {
 		cl.Close()
 	}
@@ -202,6 +211,7 @@ func (r *reader) drop(tp TopicPartition) bool {
 	if c := r.cursors[tp]; c != nil {
 		c.by = nil
 		c.part()
+		c.unstick()
 	}
 	kept := r.chunks[:0]
 	for _, ch := range r.chunks {
@@ -359,6 +369,13 @@ func (r *reader) receive(l *lane, c *cursor, d *unpacked) (records int) {
 		c.part()
 		signal(r.work)
 		return 0
+	case errors.Is(d.err, ErrCorrupt): // as it came: whether it is so in the log has to be found out
+		r.c.metrics.fetchErrors.WithLabelValues(kindCorrupt).Inc()
+		c.broken = true
+		c.fails++
+		c.part()
+		signal(r.work)
+		return 0
 	case passing(d.err):
 		r.c.metrics.fetchErrors.WithLabelValues(kindOf(d.err)).Inc()
 		r.lost(c)
@@ -368,6 +385,9 @@ func (r *reader) receive(l *lane, c *cursor, d *unpacked) (records int) {
 		return 0
 	}
 	c.fails = 0
+	if c.unstick() {
+		r.c.log.Info("a batch that could not be decoded can be again", "topic", c.Topic, "partition", c.Partition, "offset", c.at)
+	}
 	if n := len(d.records); n > 0 {
 		c.epoch = d.records[n-1].LeaderEpoch
 	}

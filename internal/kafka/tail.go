@@ -39,12 +39,16 @@ type TailConfig struct {
 	// Guest has the tail ride along with one that is a Host. It is for a tail for
 	// which the host's Pace is no matter. Everything else is as if it read alone.
 	Guest bool
+	// Stand, where set, has a partition stand still at a batch that cannot be decoded:
+	// it is read again that often, and told by a metric and the log. It is for those who
+	// must not go on without it. Else it is a fault as others are.
+	Stand time.Duration
 }
 
 // Chunk is what was read of one partition. Others may have the same records:
 // nobody writes to them. With Err (ErrTruncated,
-// ErrOutOfRange, ErrRecreated, ErrUnknownTopic) the partition has stopped at
-// Next, until it is followed anew.
+// ErrOutOfRange, ErrRecreated, ErrUnknownTopic, ErrCorrupt) the partition has
+// stopped at Next, until it is followed anew.
 type Chunk struct {
 	Partition     int32
 	Records       []event.Record // none where only the end was reached, or a gap passed
@@ -69,7 +73,9 @@ func (c *Cluster) NewTail(cfg TailConfig) (*Tail, error) {
 	case cfg.Guest:
 		as = rides
 	}
-	r, err := c.newReader(limitsOf(cfg.FetchMaxWait, cfg.FetchMaxBytes, cfg.Pace, cfg.Busy), as)
+	limits := limitsOf(cfg.FetchMaxWait, cfg.FetchMaxBytes, cfg.Pace, cfg.Busy)
+	limits.stand = cfg.Stand
+	r, err := c.newReader(limits, as)
 	if err != nil {
 		return nil, err
 	}
@@ -124,7 +130,8 @@ func (t *Tail) Close() { t.reader.close() }
 
 // Feed reads one partition from an offset on and hands over what it reads, until
 // ctx ends or take fails, whose error it returns. What retention or compaction
-// took before it was read is passed over: it is for topics in which a later
+// took before it was read is passed over, and so is a batch that cannot be decoded,
+// which Fetch logs: it is for topics in which a later
 // record makes good for an earlier one. The partition's other faults are
 // returned.
 func (c *Cluster) Feed(ctx context.Context, cfg TailConfig, partition int32, from int64, take func(Chunk) error) error {
@@ -142,6 +149,13 @@ func (c *Cluster) Feed(ctx context.Context, cfg TailConfig, partition int32, fro
 		for i := range chunks {
 			if gone, ok := errors.AsType[*OutOfRangeError](chunks[i].Err); ok {
 				tail.Follow(partition, gone.Earliest) //nolint:contextcheck // as above
+				continue
+			}
+			if corrupt, ok := errors.AsType[*CorruptError](chunks[i].Err); ok {
+				if from, err = c.Behind(ctx, corrupt); err != nil {
+					return err
+				}
+				tail.Follow(partition, from) //nolint:contextcheck // as above
 				continue
 			}
 			if err := chunks[i].Err; err != nil {

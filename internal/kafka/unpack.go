@@ -28,12 +28,14 @@ var errEnough = errors.New("enough was unpacked for one answer")
 type unpacker struct {
 	kgo.Decompressor // bounds one batch by maxUnpacked
 
-	done int
+	done  int
+	ended bool // by errEnough
 }
 
 // Decompress implements kgo.Decompressor.
 func (u *unpacker) Decompress(src []byte, codec kgo.CompressionCodecType) ([]byte, error) {
 	if u.done >= unpackedAtOnce {
+		u.ended = true
 		return nil, errEnough
 	}
 	out, err := u.Decompressor.Decompress(src, codec)

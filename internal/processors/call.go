@@ -59,6 +59,9 @@ func (p *Processor) run(c *call) {
 	if err != nil {
 		if c.gate.ctx.Err() == nil { // the log cannot be read as it should: what we believe of the lane is in doubt
 			p.log.ErrorContext(c.ctx, "a job's output could not be read from the log", "job", c.Request.Head.Job, "error", err)
+			if errors.Is(err, kafka.ErrCorrupt) {
+				sleep(c.gate.ctx, kafka.StandStill)
+			}
 			p.box.post(engine.WriteFailed{LP: c.LP, Gen: c.Gen})
 		}
 		return

@@ -79,8 +79,8 @@ func (p *Processor) controlFrom(ctx context.Context, f engine.FindEnd, end int64
 	if f.Next < end {
 		oldest, err := p.cluster.Fetch(ctx, p.requests(f.LP), f.Next, 1, 0) // a broker always gives one batch
 		switch {
-		case errors.Is(err, kafka.ErrOutOfRange):
-			at = kafka.Start() // requests are gone, and cancels are kept as long
+		case errors.Is(err, kafka.ErrOutOfRange), errors.Is(err, kafka.ErrCorrupt):
+			at = kafka.Start() // requests are gone, and cancels are kept as long; or their time is not known
 		case err != nil:
 			return 0, err //nolint:wrapcheck // locate's caller logs it
 		case len(oldest.Records) > 0:

@@ -302,8 +302,8 @@ func (p *Processor) undone(ctx context.Context, f engine.FindEnd, end int64) (ma
 	jobs := map[string]struct{}{}
 	for recs, err := range p.cluster.Scan(ctx, p.requests(f.LP), f.Next, end) {
 		switch {
-		case errors.Is(err, kafka.ErrOutOfRange):
-			return nil, nil // retention takes them just now
+		case errors.Is(err, kafka.ErrOutOfRange), errors.Is(err, kafka.ErrCorrupt):
+			return nil, nil // retention takes them just now, or they cannot be told
 		case err != nil:
 			return nil, err //nolint:wrapcheck // the one caller logs it
 		}

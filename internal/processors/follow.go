@@ -93,9 +93,25 @@ func (p *Processor) readPulses(ctx context.Context) (next int64, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("processors: %w", err)
 	}
-	for recs, err := range p.cluster.Scan(ctx, tp, from, to) {
-		if err != nil {
+	for from < to {
+		var next int64
+		if next, err = p.scanPulses(ctx, tp, from, to); err != nil {
 			return 0, fmt.Errorf("processors: read the pulses: %w", err)
+		}
+		from = next
+	}
+	return to, nil
+}
+
+// scanPulses reads pulses up to an offset, or to a batch that cannot be decoded: it
+// gives the offset behind. A later pulse makes good for an earlier one.
+func (p *Processor) scanPulses(ctx context.Context, tp kafka.TopicPartition, from, to int64) (next int64, err error) {
+	for recs, err := range p.cluster.Scan(ctx, tp, from, to) {
+		if corrupt, ok := errors.AsType[*kafka.CorruptError](err); ok {
+			return p.cluster.Behind(ctx, corrupt) //nolint:wrapcheck // by the one caller
+		}
+		if err != nil {
+			return 0, err //nolint:wrapcheck // by the one caller
 		}
 		for i := range recs {
 			if in, ok := p.pulseInput(&recs[i]); ok {

@@ -255,10 +255,10 @@ func (p *Processor) open() (err error) {
 	if p.pulses, err = p.cluster.NewProducer(kafka.ProducerConfig{DeliveryTimeout: pulseLife}); err != nil {
 		return fmt.Errorf("processors: %w", err)
 	}
-	if p.tail, err = p.cluster.NewTail(kafka.TailConfig{Topic: names.Tokens(), Pace: readBackPace, Guest: true}); err != nil {
+	if p.tail, err = p.cluster.NewTail(kafka.TailConfig{Topic: names.Tokens(), Pace: readBackPace, Guest: true, Stand: kafka.StandStill}); err != nil {
 		return fmt.Errorf("processors: %w", err)
 	}
-	if p.ctl, err = p.cluster.NewTail(kafka.TailConfig{Topic: names.Control()}); err != nil {
+	if p.ctl, err = p.cluster.NewTail(kafka.TailConfig{Topic: names.Control(), Stand: kafka.StandStill}); err != nil {
 		return fmt.Errorf("processors: %w", err)
 	}
 	lanes := make([]string, len(p.cfg.Lanes))
@@ -266,7 +266,7 @@ func (p *Processor) open() (err error) {
 		lanes[i] = names.Requests(lane)
 	}
 	p.group, err = p.cluster.NewGroup(kafka.GroupConfig{
-		Group: p.cfg.Group, Topics: lanes, SessionTimeout: p.cfg.SessionTimeout,
+		Group: p.cfg.Group, Topics: lanes, SessionTimeout: p.cfg.SessionTimeout, Stand: kafka.StandStill,
 	})
 	if err != nil {
 		return fmt.Errorf("processors: %w", err)

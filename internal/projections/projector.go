@@ -122,7 +122,7 @@ func (p *Projector) Run(ctx context.Context) error {
 	both, ctx := errgroup.WithContext(ctx)
 	l := newLoop(p)
 	g, err := p.join(kafka.GroupConfig{
-		Group: p.cfg.Prefix + "projections", Topics: p.topics, MaxPollRecords: p.cfg.MaxRecords, Pace: foldPace,
+		Group: p.cfg.Prefix + "projections", Topics: p.topics, MaxPollRecords: p.cfg.MaxRecords, Pace: foldPace, Stand: kafka.StandStill,
 		// A poll may be short; to find the starts takes what it takes.
 		StartAt: func(_ context.Context, assigned []kafka.TopicPartition) (map[kafka.TopicPartition]int64, error) {
 			return l.startAt(ctx, assigned)
