@@ -186,8 +186,13 @@ func (k *KafkaServer) Kill() error {
 }
 
 // Pause freezes the broker with SIGSTOP: connections stay open and nobody
-// answers.
-func (k *KafkaServer) Pause() error { return k.signal(syscall.SIGSTOP) }
+// answers. It returns once that is so.
+func (k *KafkaServer) Pause() error {
+	if err := k.signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	return k.running.awaitStop()
+}
 
 // Resume lets a paused broker go on.
 func (k *KafkaServer) Resume() error { return k.signal(syscall.SIGCONT) }

@@ -10,6 +10,9 @@ import (
 	"time"
 )
 
+// stopPatience bounds the wait for a child to stand still.
+const stopPatience = 30 * time.Second
+
 // process is a child that does not outlive this process, however this process
 // ends. Two goroutines belong to it, and both end when it ends: one that waits
 // for it and, inside os/exec, one that copies its output.
@@ -52,6 +55,25 @@ func startProcess(cmd *exec.Cmd) (*process, error) {
 func (p *process) signal(sig syscall.Signal) error {
 	if err := syscall.Kill(-p.pid, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return fmt.Errorf("send %s to process group %d: %w", sig, p.pid, err)
+	}
+	return nil
+}
+
+// awaitStop waits until a child that was sent SIGSTOP stands still. The system takes
+// its time over that: a busy machine lets the child work for tens of milliseconds.
+func (p *process) awaitStop() error {
+	late := time.NewTimer(stopPatience)
+	defer late.Stop()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for !standsStill(p.pid) {
+		select {
+		case <-tick.C:
+		case <-p.done:
+			return errors.Join(fmt.Errorf("process %d has ended, and does not stand still", p.pid), p.err)
+		case <-late.C:
+			return fmt.Errorf("process %d does not stand still %s after SIGSTOP", p.pid, stopPatience)
+		}
 	}
 	return nil
 }

@@ -62,6 +62,23 @@ func TestProcessThatIgnoresSIGTERMIsKilled(t *testing.T) {
 	}
 }
 
+func TestAPausedBrokerStandsStill(t *testing.T) {
+	k := pretendKafka(t, `echo Kafka Server started; while :; do :; done`)
+	if err := k.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.Pause(); err != nil || !standsStill(k.running.pid) {
+		t.Errorf("%v, and it works on", err)
+	}
+	gone := k.running
+	if err := k.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := gone.awaitStop(); err == nil {
+		t.Error("one that is gone stands still")
+	}
+}
+
 func TestProgramThatIsNotThereIsNoServer(t *testing.T) {
 	k := &KafkaServer{dir: t.TempDir(), command: []string{"/nonexistent/java"}}
 	if err := k.Restart(t.Context()); err == nil {
