@@ -69,7 +69,8 @@ func TestConnectionsAreHeldCountedAndLetGo(t *testing.T) {
 	for _, kind := range []string{IdleSocket, WatchingSocket, IdleStream, SharedStream} {
 		w := newWaiting(t)
 		c, err := w.MeasureConnections(t.Context(), ConnectionsOptions{
-			Kind: kind, N: 20, AtATime: 4, Partitions: 3, Hold: 20 * time.Millisecond, Listener: w.URL + "/",
+			Hold: time.Second, // in which the server sees that those of the warm-up have gone
+			Kind: kind, N: 20, AtATime: 4, Partitions: 3, Listener: w.URL + "/",
 		})
 		if err != nil {
 			t.Fatalf("%s: %v", kind, err)
@@ -87,7 +88,7 @@ func TestConnectionsThatDoNotLastAreSaid(t *testing.T) {
 	t.Parallel()
 	w := newWaiting(t)
 	w.drop.Store(true)
-	opt := ConnectionsOptions{Kind: IdleSocket, N: 3, AtATime: 1, Partitions: 1, Hold: 200 * time.Millisecond, Listener: w.URL}
+	opt := ConnectionsOptions{Kind: IdleSocket, N: 3, AtATime: 1, Partitions: 1, Hold: time.Second, Listener: w.URL}
 	if _, err := w.MeasureConnections(t.Context(), opt); err == nil || !strings.Contains(err.Error(), "did not last") {
 		t.Errorf("%v", err)
 	}
