@@ -159,7 +159,7 @@ type call struct {
 
 func (c call) run(t *testing.T, args ...string) outcome {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	var out, errs text
 	code := Run(ctx, args, System{
