@@ -13,9 +13,11 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/penstock-io/penstock/internal/testenv"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(testenv.Settled(m)) }
 
 // fixed is a trip that says that it took so long.
 func fixed(d time.Duration) Trip {

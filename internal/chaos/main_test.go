@@ -17,7 +17,7 @@ func TestMain(m *testing.M) {
 	// A link that broke off may leave goroutines of the proxy's own behind, which
 	// send to each other's channels and are not received.
 	const link = "github.com/Shopify/toxiproxy/v2"
-	goleak.VerifyTestMain(idle{testenv.Wrap(m)},
+	goleak.VerifyTestMain(testenv.Wrap(idle{m}),
 		goleak.IgnoreAnyFunction(link+"/toxics.(*ToxicStub).Run"), goleak.IgnoreAnyFunction(link+".(*ToxicLink).read"))
 }
 

@@ -20,7 +20,7 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(withShared{testenv.Wrap(m)}) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(testenv.Wrap(withShared{m})) }
 
 // withShared stops the shared server after the tests.
 type withShared struct{ testenv.Runner }

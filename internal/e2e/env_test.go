@@ -26,7 +26,7 @@ import (
 // wants it of whole processes too.
 var program string
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(built{testenv.Wrap(m)}) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(testenv.Wrap(built{m})) }
 
 // built builds the program before the tests run.
 type built struct{ tests testenv.Runner }

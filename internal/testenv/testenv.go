@@ -62,8 +62,9 @@ type Runner interface{ Run() int }
 func Main(m *testing.M) { os.Exit(Wrap(m).Run()) }
 
 // Wrap returns a Runner that stops, after the tests, the servers that they
-// started; it is what goleak.VerifyTestMain wants.
-func Wrap(m Runner) Runner { return wrapped{m} }
+// started, and is Settled; it is what goleak.VerifyTestMain wants. What else is to
+// be stopped after the tests is stopped by m.
+func Wrap(m Runner) Runner { return Settled(wrapped{m}) }
 
 type wrapped struct{ tests Runner }
 

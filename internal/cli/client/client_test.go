@@ -18,9 +18,10 @@ import (
 
 	"github.com/penstock-io/penstock/internal/fault"
 	"github.com/penstock-io/penstock/internal/job"
+	"github.com/penstock-io/penstock/internal/testenv"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(testenv.Settled(m)) }
 
 // serve starts a server and a client of it that loses no time.
 func serve(t *testing.T, h http.HandlerFunc, change ...func(*Config)) *Client {

@@ -8,9 +8,10 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/penstock-io/penstock/internal/devstack"
+	"github.com/penstock-io/penstock/internal/testenv"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(testenv.Settled(m)) }
 
 func TestATripComesBack(t *testing.T) {
 	broker, err := devstack.StartBroker(t.Context(), devstack.BrokerConfig{})

@@ -14,9 +14,10 @@ import (
 	"github.com/penstock-io/penstock/internal/llm"
 	"github.com/penstock-io/penstock/internal/llm/anthropic"
 	"github.com/penstock-io/penstock/internal/llm/llmtest"
+	"github.com/penstock-io/penstock/internal/testenv"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(testenv.Settled(m)) }
 
 // fake is a server that speaks Messages; what it answers depends on the model.
 type fake struct{ *llmtest.Server }

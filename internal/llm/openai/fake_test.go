@@ -15,9 +15,10 @@ import (
 	"github.com/penstock-io/penstock/internal/llm"
 	"github.com/penstock-io/penstock/internal/llm/llmtest"
 	"github.com/penstock-io/penstock/internal/llm/openai"
+	"github.com/penstock-io/penstock/internal/testenv"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(testenv.Settled(m)) }
 
 // fake is an OpenAI-compatible server; what it does depends on the model.
 type fake struct{ *llmtest.Server }
