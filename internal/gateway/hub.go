@@ -266,7 +266,9 @@ func pause(ctx context.Context, d time.Duration) {
 func (h *hub) take(ctx context.Context, from Tail, c *kafka.Chunk) {
 	p := h.parts[c.Partition]
 	if c.Err != nil {
-		h.fail(ctx, p, c.Err)
+		if corrupt, ok := errors.AsType[*kafka.CorruptError](c.Err); !ok || !h.passOver(from, p, corrupt) {
+			h.fail(ctx, p, c.Err)
+		}
 		return
 	}
 	tip, followed := p.tip()
@@ -277,11 +279,32 @@ func (h *hub) take(ctx context.Context, from Tail, c *kafka.Chunk) {
 	s := newSegment(tip, entries, bytes, c.Next, h.cfg.Now())
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if from != h.tail || !p.add(s) { // what is of a topic that is no more is not in the new one
+	if !h.keepLocked(from, p, s) {
 		return
 	}
 	if len(c.Records) > 0 {
 		h.metrics.delay.Observe(max(0, s.taken.Sub(c.Records[0].Time).Seconds()))
+	}
+}
+
+// passOver goes on behind a batch that cannot be decoded, and leaves a hole in the
+// window that all readers are told of. It tells whether it could.
+func (h *hub) passOver(from Tail, p *partition, e *kafka.CorruptError) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	tip, followed := p.tip()
+	if !followed || e.Next <= tip.next || !h.keepLocked(from, p, newHole(tip, e.Next, h.cfg.Now())) {
+		return false
+	}
+	from.Follow(p.id, e.Next)
+	return true
+}
+
+// keepLocked adds a segment to its partition's window, and makes room for it. It tells
+// whether it still belongs there.
+func (h *hub) keepLocked(from Tail, p *partition, s *segment) bool {
+	if from != h.tail || !p.add(s) { // what is of a topic that is no more is not in the new one
+		return false
 	}
 	h.bytes += s.bytes
 	h.oldest = append(h.oldest, held{p, s})
@@ -296,6 +319,7 @@ func (h *hub) take(ctx context.Context, from Tail, c *kafka.Chunk) {
 	clear(h.oldest[:drop])
 	h.oldest = h.oldest[drop:]
 	h.metrics.held(h.bytes, len(h.oldest))
+	return true
 }
 
 // fail stops following a partition that the tail stopped at. Its readers begin

@@ -81,6 +81,18 @@ func (g *Gateway) findOut(ctx context.Context, q question) verdict {
 	return verdict{ended: p.End != "", from: -1} // the row may be late
 }
 
+// readsOn tells where a search goes on that an error has met at an offset, if the log
+// has it no more, or not so that it can be read.
+func readsOn(err error, at int64) (next int64, ok bool) {
+	if out, ok := errors.AsType[*kafka.OutOfRangeError](err); ok {
+		return out.Earliest, out.Earliest > at
+	}
+	if corrupt, ok := errors.AsType[*kafka.CorruptError](err); ok {
+		return corrupt.Next, corrupt.Next > at
+	}
+	return 0, false
+}
+
 // earlier looks for a job between where Kafka says that it begins and where it
 // was looked for. It keeps nothing of what it reads.
 func (g *Gateway) earlier(ctx context.Context, q question) (from int64, p job.Progress, err error) {
@@ -108,8 +120,8 @@ func (g *Gateway) earlier(ctx context.Context, q question) (from int64, p job.Pr
 			}
 			next = got.Next
 		})
-		if out, ok := errors.AsType[*kafka.OutOfRangeError](err); ok && out.Earliest > next {
-			next, err = out.Earliest, nil
+		if on, ok := readsOn(err, next); ok {
+			next, err = on, nil
 		}
 		if err != nil || next == was {
 			break

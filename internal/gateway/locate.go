@@ -177,6 +177,7 @@ func (g *Gateway) requestOn(ctx context.Context, lane event.Lane, tenant, id str
 	if err != nil {
 		return nil, false, err
 	}
+	torn := false // a part of them cannot be read
 	for {
 		var (
 			res         *job.Resource
@@ -199,15 +200,16 @@ func (g *Gateway) requestOn(ctx context.Context, lane event.Lane, tenant, id str
 				}
 			}
 		})
-		if out, ok := errors.AsType[*kafka.OutOfRangeError](err); ok && out.Earliest > from {
-			from = out.Earliest // retention was quicker
+		if on, ok := readsOn(err, from); ok { // retention was quicker, or it cannot be decoded
+			torn = torn || errors.Is(err, kafka.ErrCorrupt)
+			from = on
 			continue
 		}
 		if err != nil {
 			return nil, false, unavailable(ctx, err)
 		}
 		if done {
-			return res, whole, nil
+			return res, whole && (res != nil || !torn), nil
 		}
 		from = next
 	}

@@ -61,6 +61,8 @@ func (l *Lookup) job(ctx context.Context, tenant, id string, partition *int32, c
 		return nil, unavailable(ctx, err)
 	}
 	switch {
+	case t.lost:
+		return nil, s.lost(gapCorrupt)
 	case res == nil && !s.seen:
 		return nil, noJob(id)
 	case res == nil: // the request was kept for less time than the output
@@ -174,10 +176,13 @@ type transcript struct {
 	text  job.Transcript
 	first event.Head
 	log   *slog.Logger
+	torn  bool // something behind what was taken cannot be decoded
+	lost  bool // and something of the job's was in it
 }
 
 // take implements taker.
 func (t *transcript) take(e *entry) bool {
+	t.lost = t.lost || t.torn && e.view.Seq > t.text.NextSeq
 	if t.text.NextSeq == 0 && t.first.Job == "" {
 		t.first = e.view.Head()
 	}
@@ -188,7 +193,7 @@ func (t *transcript) take(e *entry) bool {
 }
 
 // gap implements taker.
-func (*transcript) gap(string, string) {}
+func (t *transcript) gap(reason, _ string) { t.torn = t.torn || reason == gapCorrupt }
 
 // head makes a resource of what an output tells, without the request.
 func (t *transcript) head(id string) *job.Resource {

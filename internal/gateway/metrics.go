@@ -90,7 +90,7 @@ func (m *metrics) addReading() {
 	m.gaps = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "penstock_gateway_gaps_total", Help: "Times that a reader was told that records are missing, by reason.",
 	}, []string{"reason"})
-	for _, reason := range []string{gapRetention, gapTruncated, gapRecreated, gapMissing, gapUnreadable} {
+	for _, reason := range []string{gapRetention, gapTruncated, gapRecreated, gapMissing, gapCorrupt, gapUnreadable} {
 		m.gaps.WithLabelValues(reason) // so that they show before they happen
 	}
 	m.delay = prometheus.NewHistogram(prometheus.HistogramOpts{

@@ -102,6 +102,7 @@ const (
 	gapTruncated = "truncated" // the log lost them
 	gapRecreated = "recreated" // the topic is another one
 	gapMissing   = "missing"   // a seq was left out
+	gapCorrupt   = "corrupt"   // they cannot be decoded
 	// gapUnreadable is of WebSockets: the record is no JSON, and a frame is.
 	gapUnreadable = "unreadable"
 )
@@ -178,6 +179,9 @@ func (r *reader) poll(ctx context.Context, visit func(*entry) bool) (wait <-chan
 			return nil, r.catchUp(ctx, visit)
 		case v.segment == nil:
 			return wait, nil
+		case v.segment.corrupt:
+			r.seek(v.segment.behind.next)
+			return nil, &gapError{gapCorrupt}
 		case !r.walk(v.segment, visit):
 			return nil, nil
 		}
@@ -278,7 +282,7 @@ func (r *reader) before(ctx context.Context) (*entry, error) {
 				found = &entries[0]
 			}
 		})
-		if errors.Is(err, kafka.ErrOutOfRange) {
+		if errors.Is(err, kafka.ErrOutOfRange) || errors.Is(err, kafka.ErrCorrupt) {
 			return nil, nil // the next poll sees whether next itself is there
 		}
 		if err != nil {
@@ -342,6 +346,16 @@ func (r *reader) judge(err error) error {
 	if out, ok := errors.AsType[*kafka.OutOfRangeError](err); ok && out.Earliest > r.next {
 		r.seek(out.Earliest)
 		return &gapError{gapRetention}
+	}
+	if corrupt, ok := errors.AsType[*kafka.CorruptError](err); ok {
+		to := corrupt.Next
+		if to <= r.next { // nothing tells where it ends
+			to = r.part.at(r.next).first
+		}
+		if to > r.next {
+			r.seek(to)
+			return &gapError{gapCorrupt}
+		}
 	}
 	if errors.Is(err, kafka.ErrTruncated) {
 		r.seek(min(r.next, r.part.at(r.next).first))

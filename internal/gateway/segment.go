@@ -98,6 +98,7 @@ type segment struct {
 	behind  spot      // where it ends: it covers the offsets between the two
 	bytes   int       // with what may be made of it for several watchers
 	taken   time.Time // what it covers was in the log by then
+	corrupt bool      // nothing of what it covers can be decoded
 }
 
 // segmentOverhead is about what a segment costs beside its entries, in bytes, and
@@ -126,6 +127,13 @@ func newSegment(before spot, entries []entry, bytes int, next int64, taken time.
 	}
 	s.behind.epochs = *known
 	s.bytes = bytes + segmentOverhead + len(s.runs)*runOverhead
+	return s
+}
+
+// newHole makes a segment of a batch that cannot be decoded.
+func newHole(before spot, next int64, taken time.Time) *segment {
+	s := newSegment(before, nil, 0, next, taken)
+	s.corrupt, s.behind.leaderEpoch = true, -1
 	return s
 }
 

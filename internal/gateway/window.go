@@ -58,6 +58,14 @@ func (p *partition) add(s *segment) bool {
 	}
 	p.segments = append(p.segments, s)
 	p.last = s.behind
+	if s.corrupt { // there may be something of anybody's in it
+		for _, b := range p.bells {
+			for ; b != nil; b = b.following {
+				b.strike(s.before)
+			}
+		}
+		return true
+	}
 	for b := p.bells[subject{}]; b != nil; b = b.following {
 		b.strike(s.before)
 	}

@@ -1,7 +1,6 @@
 package kafka_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -275,15 +274,26 @@ type wire struct {
 	link   *link
 	once   sync.Once
 	closed chan struct{}
+	met    int // bytes of damaged that have come
 }
 
 func (w *wire) Read(b []byte) (int, error) {
 	n, err := w.Conn.Read(b)
 	w.link.mu.Lock()
 	thawed := w.link.thawed
-	if at := bytes.Index(b[:n], []byte(damaged)); at >= 0 && w.link.damage > 0 {
-		w.link.damage--
-		b[at] ^= 0x20
+	for i := range b[:n] {
+		if b[i] != damaged[w.met] {
+			w.met = 0
+		}
+		if b[i] == damaged[w.met] {
+			w.met++
+		}
+		if w.met == len(damaged) {
+			if w.met = 0; w.link.damage > 0 {
+				w.link.damage--
+				b[i] = '!'
+			}
+		}
 	}
 	w.link.mu.Unlock()
 	select {

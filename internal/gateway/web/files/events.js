@@ -222,6 +222,7 @@ function missingWords(from, to) {
 function gapWords(reason) {
   switch (reason) {
     case 'retention': return 'Some events are older than what the log keeps, and are gone.';
+    case 'corrupt': return 'Some events cannot be read from the log.';
     case 'truncated': return 'The log has lost some events.';
     case 'recreated': return 'The topic was made anew: earlier events are gone.';
     default: return 'Some events are missing from the log.';
