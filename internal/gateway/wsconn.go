@@ -57,8 +57,7 @@ type socket struct {
 	// Of the pump alone.
 	queue   line   // who can be read, in turns
 	out     outbox // what is to be written
-	errands []func()
-	asking  int    // errands that run
+	errands errands
 	broken  bool   // nothing can be written any more
 	closing bool   // nothing but what is in out
 	how     string // the connection ended, as a metric has it

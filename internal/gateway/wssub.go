@@ -293,34 +293,14 @@ func (s *socket) drop(sub *subscription, err error) {
 	s.write(encodeFrame(s.refusalOf(sub.ref, sub.name, err)))
 }
 
-// errand runs f in a goroutine beside the pump, soon.
-func (s *socket) errand(f func()) {
-	s.errands = append(s.errands, f)
-	s.sendErrands()
-}
-
-func (s *socket) sendErrands() {
-	for s.asking < maxErrands && len(s.errands) > 0 {
-		f := s.errands[0]
-		s.errands[0] = nil
-		s.errands = s.errands[1:]
-		s.asking++
-		s.launch(f)
-	}
-}
-
 // fetch reads a piece for a subscription of what is not in memory, or all of
 // what its snapshot needs. What it brings is written before another errand takes
 // its place, so that a client that does not read costs no more than these.
 func (s *socket) fetch(sub *subscription) {
 	sub.away, sub.reader.near = true, false
-	s.errand(func() {
+	s.errand(sub.part.id, func() (settle func(), answered bool) {
 		wait, err := sub.readFar(s.ctx)
-		s.report(func() {
-			s.asking--
-			s.back(sub, wait, err)
-			s.sendErrands()
-		})
+		return func() { s.back(sub, wait, err) }, err == nil || errors.Is(err, errNoMore)
 	})
 }
 
@@ -362,13 +342,9 @@ func (s *socket) inquire(sub *subscription) {
 		return
 	}
 	q := sub.job.question()
-	s.errand(func() {
+	s.errand(sub.part.id, func() (settle func(), answered bool) {
 		v := s.g.inspect(s.ctx, q)
-		s.report(func() {
-			s.asking--
-			s.judge(sub, v)
-			s.sendErrands()
-		})
+		return func() { s.judge(sub, v) }, v.err == nil || notFound(v.err)
 	})
 }
 
