@@ -29,6 +29,7 @@ type quiet struct {
 	pass   pass
 	ctx    context.Context //nolint:containedctx // of what the feed asks for: it ends with the stream
 	cancel context.CancelFunc
+	final  bool // no request may follow over the connection
 	pump
 
 	// Guarded by the pump's mu.
@@ -91,6 +92,9 @@ func (c *sse) stream(r *http.Request, f perched, done func(status string)) {
 	}
 	c.moved = true
 	q := &quiet{g: c.g, conn: c.left, feed: f, out: &c.out, done: done, how: endedGone, pass: c.pass, debut: c.debut, heard: c.heard}
+	// What comes behind a request that closes its connection is none, and what comes
+	// behind one with a body may be the rest of that (RFC 9112, sections 9.6 and 6.3).
+	q.final = r.Close || r.ContentLength != 0
 	c.pass = pass{}
 	c.w, c.control, c.left = nil, nil, nil // so that net/http's part can go
 	q.crew, q.round = &c.g.crew, q.goRound
@@ -347,7 +351,7 @@ func (q *quiet) end() {
 // closes it.
 func (q *quiet) part() {
 	conn, ok := q.conn.Conn.(api.Returner)
-	if ok && q.whole && !q.gone && !q.lost && conn.SetDeadline(time.Time{}) == nil {
+	if ok && q.whole && !q.final && !q.gone && !q.lost && conn.SetDeadline(time.Time{}) == nil {
 		conn.Return(q.heard)
 		return
 	}
