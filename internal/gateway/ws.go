@@ -60,6 +60,7 @@ func newSockets(g *Gateway) *sockets {
 			WriteBufferPool: &sync.Pool{},
 			CheckOrigin:     func(*http.Request) bool { return true }, // looked at before, for a better answer
 			Error: func(w http.ResponseWriter, r *http.Request, _ int, reason error) {
+				w.Header().Set("Sec-WebSocket-Version", "13") // RFC 6455, section 4.2.2
 				api.WriteError(w, r, fault.New(fault.InvalidRequest, "%s", reason.Error()))
 			},
 		},

@@ -189,9 +189,9 @@ func TestTheHandshake(t *testing.T) {
 	if body := g.open("/v1/ws").status(http.StatusBadRequest); !strings.Contains(body, "WebSocket client") {
 		t.Errorf("a plain GET: %s", body)
 	}
-	body := g.open("/v1/ws", "Connection", "Upgrade", "Upgrade", "websocket", "Sec-WebSocket-Version", "8").status(http.StatusBadRequest)
-	if !strings.Contains(body, "invalid_request") {
-		t.Errorf("an old version: %s", body)
+	old := g.open("/v1/ws", "Connection", "Upgrade", "Upgrade", "websocket", "Sec-WebSocket-Version", "8")
+	if body := old.status(http.StatusBadRequest); !strings.Contains(body, "invalid_request") || old.resp.Header.Get("Sec-WebSocket-Version") != "13" {
+		t.Errorf("an old version: %s, %v", body, old.resp.Header)
 	}
 	d := websocket.Dialer{Subprotocols: []string{"penstock.ticket.abc", "penstock.v1"}}
 	conn, resp, err := d.Dial("ws"+strings.TrimPrefix(g.url, "http")+"/v1/ws", http.Header{"X-Request-Id": {"mine"}})
