@@ -86,7 +86,7 @@ func (f *jobFeed) poll(ctx context.Context) (<-chan struct{}, error) {
 		wait, err = f.found(wait, err)
 	}
 	switch {
-	case f.snap == nil:
+	case f.snap == nil || f.hole != nil:
 	case f.reader.next >= f.snap.until && (err == nil || errors.Is(err, errNoMore)):
 		f.sendSnapshot()
 	case err != nil && !errors.Is(err, errNoMore) && !errors.Is(err, errFar):
@@ -109,6 +109,7 @@ func (f *jobFeed) take(e *entry) bool {
 			f.mend.due = f.dueAt(e)
 			return false
 		default: // the job's only event, with all that it said: nothing is missing
+			f.tellGap("", f.mend.hole.gap)
 			f.mend = nil
 		}
 	}

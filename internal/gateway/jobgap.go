@@ -14,6 +14,7 @@ import (
 // hole is where a job's stream stood when it met a gap, until it is known whether
 // what is missing can be had elsewhere: what is read meanwhile is read once more.
 type hole struct {
+	gap          gapData // which is told with what is behind it
 	next         int64
 	leaderEpoch  int32
 	filter       fence.Filter
@@ -51,13 +52,27 @@ type mendData struct {
 }
 
 // gap implements taker. A log that has lost events is mended by the job's row, where
-// that has the whole answer.
+// that has the whole answer. The gap is told with the mend: a client that was cut off
+// between the two would come back behind the gap, and miss the mend. What else is
+// missing behind it is in the mend too, or is met once more where there is none.
 func (f *jobFeed) gap(reason, cursor string) {
-	f.out.notice(cursor, notice{Type: streamGap, Tenant: f.tenant, Job: f.id, Data: gapData{reason, cursor}}, f.g.cfg.Now())
-	if reason != gapMissing && f.mend == nil {
-		f.hole = &hole{f.reader.next, f.reader.leaderEpoch, f.reader.filter, f.progress, f.anySeq, f.seen}
+	switch data := (gapData{reason, cursor}); {
+	case f.mend != nil:
+	case reason == gapMissing:
+		f.tellGap(cursor, data)
+	default:
+		f.hole = &hole{data, f.reader.next, f.reader.leaderEpoch, f.reader.filter, f.progress, f.anySeq, f.seen}
 	}
 }
+
+// tellGap tells of a gap. at is the place where one who comes back goes on, "" where
+// that is in front of the gap until he has what follows it.
+func (f *jobFeed) tellGap(at string, data gapData) {
+	f.out.notice(at, notice{Type: streamGap, Tenant: f.tenant, Job: f.id, Data: data}, f.g.cfg.Now())
+}
+
+// gaping tells whether a gap is still to be told.
+func (f *jobFeed) gaping() bool { return f.hole != nil || f.mend != nil }
 
 // fill asks whether what is missing can be had from the job's row, and goes on where
 // the gap was, or not long before the job's end. A job that goes on has no text
@@ -83,6 +98,8 @@ func (f *jobFeed) fill(ctx context.Context) error {
 		f.mend = &mend{hole: h, until: until}
 		f.reader.about = subject{} // it is rung for others' records too, which tell that until has come
 		f.reader.narrow()
+	} else {
+		f.tellGap(h.gap.Cursor, h.gap)
 	}
 	f.hole = nil
 	f.goBack(h)
@@ -133,14 +150,16 @@ func (f *jobFeed) found(wait <-chan struct{}, err error) (<-chan struct{}, error
 func (f *jobFeed) sendMend(ctx context.Context) error {
 	m := f.mend
 	row, err := f.g.row(ctx, f.tenant, f.id)
-	switch {
-	case err != nil && !notFound(err):
+	if err != nil && !notFound(err) {
 		return err
-	case !tellsAll(row):
-		f.mend = nil
+	}
+	f.mend = nil
+	if !tellsAll(row) {
+		f.tellGap(m.hole.gap.Cursor, m.hole.gap)
 		f.goBack(m.hole)
 		return nil
 	}
+	f.tellGap("", m.hole.gap)
 	text := row.Output[0].Message.Content
 	n := notice{Type: streamSnapshot, Tenant: f.tenant, Job: f.id, Data: snapshotData{text, m.due.through}}
 	if m.due.through < 0 {
@@ -148,7 +167,6 @@ func (f *jobFeed) sendMend(ctx context.Context) error {
 		f.outcome, f.over = row.Status, true
 	}
 	f.out.notice(m.due.at, n, f.g.cfg.Now())
-	f.mend = nil
 	return nil
 }
 

@@ -311,6 +311,47 @@ func TestAMendWhoseRowIsGoneGivesWhatTheLogHas(t *testing.T) {
 	}
 }
 
+// TestOneWhoIsCutOffBetweenAGapAndItsMendGetsTheMend has the database go away when it
+// is known to have the answer, and be back for those who come back.
+func TestOneWhoIsCutOffBetweenAGapAndItsMendGetsTheMend(t *testing.T) {
+	g := onOne(t, Config{BudgetBytes: 1})
+	a := g.author()
+	acks := a.whole(10)
+	a.row("the whole answer")
+	before := g.open(events(a)).rest()[2].id
+	g.retain(a.part, acks[5].Offset)
+	away := &leaving{rows: g.rows, left: make(chan struct{}, 100)}
+	g.restart(func(c *Config) { c.Rows, c.Grace = away, time.Minute }) // nobody else asks for the row
+	c := g.open(events(a), "Last-Event-ID", before)
+	<-away.left
+	g.gateway.Drain()
+	at := before
+	for _, e := range c.rest() {
+		if e.id != "" {
+			at = e.id
+		}
+	}
+	g.restart(func(c *Config) { c.Rows = g.rows })
+	if all := g.open(events(a), "Last-Event-ID", at).rest(); len(all) < 2 || all[len(all)-2].Data.Text != "the whole answer" {
+		t.Errorf("got %v, want the answer and the end", all)
+	}
+}
+
+// leaving are rows that are asked once, and away from then on.
+type leaving struct {
+	*rows
+	asked atomic.Int32
+	left  chan struct{}
+}
+
+func (r *leaving) Find(ctx context.Context, tenant, id string) (*job.Resource, error) {
+	if r.asked.Add(1) > 1 {
+		r.left <- struct{}{}
+		return nil, errAway
+	}
+	return r.rows.Find(ctx, tenant, id)
+}
+
 // fading are rows that have nothing every other time.
 type fading struct {
 	*rows

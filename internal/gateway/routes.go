@@ -84,7 +84,7 @@ func (g *Gateway) serveJob(w http.ResponseWriter, r *http.Request) {
 		err = f.settle(ctx)
 	}
 	switch {
-	case errors.Is(err, errNoMore) && len(c.out.buf) == 0:
+	case errors.Is(err, errNoMore) && len(c.out.buf) == 0 && !f.gaping():
 		w.WriteHeader(http.StatusNoContent) // an EventSource stops here
 		return
 	case err != nil && !errors.Is(err, errNoMore):

@@ -209,7 +209,7 @@ func (s *socket) after(sub *subscription, wait <-chan struct{}, err error) {
 	if sub.settling != nil && (errors.Is(err, errNoMore) || err == nil && sub.job.settled(sub.settling, wait)) {
 		s.announce(sub)
 		switch {
-		case sub.job.over && (sub.job.hole != nil || sub.job.mend != nil):
+		case sub.job.over && sub.job.gaping():
 			wait, err = nil, nil // the job's row may have what is missing
 		case sub.job.over:
 			err = errNoMore
