@@ -295,7 +295,7 @@ func TestQueriesThatAreWrongAreToldWhatWouldBeRight(t *testing.T) {
 
 func TestListFiltersAndPages(t *testing.T) {
 	pool := database(t)
-	store := NewStore(pool, nil, nil, nil)
+	store := patient(NewStore(pool, nil, nil, nil))
 	var records []event.Record
 	for i := range 60 {
 		h := event.Head{Job: fmt.Sprintf("j%02d", i), Time: at(i / 3 * 1000), Lane: event.Lanes()[i%3], Attempt: 1}

@@ -103,7 +103,7 @@ func TestRowsThatTheTableHasAreJoinedWhereTheyWereToBeCopied(t *testing.T) {
 	}
 	done := event.Head{Job: "b", Type: event.JobCompleted, Time: at(9), Attempt: 1}
 	apply(2, request("a", 0), request("b", 3), request("c", 4), factRecord(0, 0, done, nil))
-	store := NewStore(pool, nil, nil, nil)
+	store := patient(NewStore(pool, nil, nil, nil))
 	for id, want := range map[string]string{"a": "0", "b": "2", "c": "4"} {
 		if got := mustFind(t, store, id).CustomID; got != want {
 			t.Errorf("%s: the request of %s ms stands, want %s", id, got, want)

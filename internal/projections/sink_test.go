@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -54,6 +55,10 @@ func mustPut(t *testing.T, pool *pgxpool.Pool, records ...event.Record) {
 	}
 }
 
+// patient is a store for what is not about its patience: a busy machine takes longer
+// than two seconds over a row of 8 MiB.
+func patient(s *Store) *Store { s.patience = time.Minute; return s }
+
 func mustFind(t *testing.T, s *Store, id string) *job.Resource {
 	t.Helper()
 	res, err := s.Find(t.Context(), event.DefaultTenant, id)
@@ -65,7 +70,7 @@ func mustFind(t *testing.T, s *Store, id string) *job.Resource {
 
 func TestTableIsTheSameInWhateverOrderAndBatchesRecordsCome(t *testing.T) {
 	pool := database(t)
-	store := NewStore(pool, nil, nil, nil)
+	store := patient(NewStore(pool, nil, nil, nil))
 	rapid.Check(t, func(r *rapid.T) {
 		if _, err := pool.Exec(t.Context(), `DELETE FROM penstock.jobs`); err != nil {
 			r.Fatal(err)
@@ -92,7 +97,7 @@ func TestTableIsTheSameInWhateverOrderAndBatchesRecordsCome(t *testing.T) {
 
 func TestEveryOrderOfOneJobsRecordsGivesTheSameRow(t *testing.T) {
 	pool := database(t)
-	store := NewStore(pool, nil, nil, nil)
+	store := patient(NewStore(pool, nil, nil, nil))
 	h := func(typ event.Type, ms int) event.Head {
 		return event.Head{Type: typ, Job: "a", Time: at(ms), Attempt: 1, Lane: event.Standard, Conversation: "c"}
 	}
@@ -144,7 +149,7 @@ func permute[T any](s []T, f func([]T)) {
 
 func TestWhatModelsAndClientsMaySayIsStored(t *testing.T) {
 	pool := database(t)
-	store := NewStore(pool, nil, nil, nil)
+	store := patient(NewStore(pool, nil, nil, nil))
 	head := func(id string, typ event.Type) event.Head {
 		return event.Head{Type: typ, Job: id, Time: epoch, Attempt: 1, Lane: event.Batch}
 	}
@@ -238,7 +243,7 @@ func TestApplyRollsBackWhenACheckpointIsElsewhere(t *testing.T) {
 	if found, err = s.load(t.Context(), map[kafka.TopicPartition]int64{one: 0, two: 0}, ids); err != nil || found[two].next != 5 {
 		t.Errorf("after the roll-back: %v, %v", found, err)
 	}
-	if _, err := NewStore(pool, nil, nil, nil).Find(t.Context(), event.DefaultTenant, "a"); !is(err, fault.NotFound) {
+	if _, err := patient(NewStore(pool, nil, nil, nil)).Find(t.Context(), event.DefaultTenant, "a"); !is(err, fault.NotFound) {
 		t.Errorf("a row of a transaction that was rolled back: %v", err)
 	}
 	_, err = s.load(t.Context(), map[kafka.TopicPartition]int64{one: 0}, map[string]string{"t.jobs": "id2"})

@@ -45,6 +45,8 @@ type Store struct {
 	offsets Offsets
 	topics  []string
 	log     *slog.Logger
+
+	patience time.Duration // of a question
 }
 
 // NewStore makes a Store. offsets may be nil where Lag is not asked for; topics
@@ -53,7 +55,7 @@ func NewStore(pool *pgxpool.Pool, offsets Offsets, topics []string, log *slog.Lo
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Store{pool: pool, offsets: offsets, topics: topics, log: log}
+	return &Store{pool: pool, offsets: offsets, topics: topics, log: log, patience: queryPatience}
 }
 
 // shortColumns are the columns of a job in a list; outputColumn is what one job
@@ -68,7 +70,7 @@ const (
 
 // Find gives one job, fault.NotFound or fault.Unavailable.
 func (s *Store) Find(ctx context.Context, tenant, id string) (*job.Resource, error) {
-	asking, cancel := context.WithTimeout(ctx, queryPatience)
+	asking, cancel := context.WithTimeout(ctx, s.patience)
 	defer cancel()
 	rows, err := s.pool.Query(asking, `SELECT `+shortColumns+outputColumn+` FROM penstock.jobs WHERE tenant = $1 AND id = $2`, tenant, id)
 	if err != nil {
@@ -183,7 +185,7 @@ func (s *Store) List(ctx context.Context, tenant string, f Filter) (Page, error)
 	if f.Limit < 1 || f.Limit > MaxLimit {
 		return Page{}, limitFault(strconv.Itoa(f.Limit))
 	}
-	asking, cancel := context.WithTimeout(ctx, queryPatience)
+	asking, cancel := context.WithTimeout(ctx, s.patience)
 	defer cancel()
 	var after time.Time
 	if f.After != "" {
@@ -324,7 +326,7 @@ func (s *Store) Behind(ctx context.Context) ([]Behind, error) {
 
 // positions reads every checkpoint of the projection.
 func (s *Store) positions(ctx context.Context) (map[kafka.TopicPartition]int64, error) {
-	asking, cancel := context.WithTimeout(ctx, queryPatience)
+	asking, cancel := context.WithTimeout(ctx, s.patience)
 	defer cancel()
 	rows, err := s.pool.Query(asking,
 		`SELECT topic, part, next_offset FROM penstock.checkpoints WHERE projection = $1 AND version = $2`, projection, version)

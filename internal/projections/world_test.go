@@ -47,7 +47,7 @@ func newWorld(tb testing.TB, partitions int32) *world {
 		tb.Fatal(err)
 	}
 	w.out = w.producer(tb)
-	w.store = NewStore(w.pool, w.cluster, Topics(w.names), nil)
+	w.store = patient(NewStore(w.pool, w.cluster, Topics(w.names), nil))
 	return w
 }
 
