@@ -156,6 +156,7 @@ type Gateway struct {
 	cfg       Config
 	log       Log
 	questions questions
+	renewals  questions // which id the token topic has: there is one thing to ask
 	hub       *hub
 	metrics   *metrics
 	door      *door
@@ -187,6 +188,7 @@ func newGateway(cfg Config, log Log, newTail func(kafka.TailConfig) (Tail, error
 	g := &Gateway{cfg: cfg, log: log, draining: make(chan struct{}), folding: make(chan struct{}, folds), tasks: map[*task]struct{}{}}
 	g.idle = sync.NewCond(&g.mu)
 	g.questions = questions{ask: g.ask, start: g.start, under: map[asked]*inquiry{}}
+	g.renewals = questions{ask: g.renew, start: g.start, under: map[asked]*inquiry{}}
 	g.crew.limit = runtime.GOMAXPROCS(0)
 	g.metrics = newMetrics(cfg.Registry, cfg.Logger)
 	g.hub = newHub(&g.cfg, log, newTail, g.metrics)
@@ -289,6 +291,13 @@ func (g *Gateway) ask(ctx context.Context, tp kafka.TopicPartition, at kafka.At)
 	ctx, cancel := g.patience(ctx)
 	defer cancel()
 	return g.log.Offset(ctx, tp, at) //nolint:wrapcheck // whoever asked wraps it
+}
+
+// renew asks for the topic's id, for a bounded time.
+func (g *Gateway) renew(ctx context.Context, _ kafka.TopicPartition, _ kafka.At) (int64, error) {
+	ctx, cancel := g.patience(ctx)
+	defer cancel()
+	return 0, g.hub.refresh(ctx)
 }
 
 // unavailable makes a fault of what Kafka or PostgreSQL did not answer.

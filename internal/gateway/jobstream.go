@@ -167,7 +167,7 @@ func (g *Gateway) ownTopic(ctx context.Context, p *partition, id cursor.TopicID)
 	}
 	actx, cancel := g.patience(ctx)
 	defer cancel()
-	if err := g.hub.refresh(actx); err != nil {
+	if _, err := g.renewals.offset(actx, kafka.TopicPartition{}, kafka.At{}); err != nil { // with all who ask
 		return false, err
 	}
 	topic, _ := g.hub.born()

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/penstock-io/penstock/internal/cursor"
 	"github.com/penstock-io/penstock/internal/kafka"
 )
 
@@ -204,4 +205,40 @@ func waiting(q *questions) bool {
 		}
 	}
 	return false
+}
+
+// TopicID is as Offset.
+func (l *gated) TopicID(ctx context.Context, topic string) ([16]byte, error) {
+	n := l.under.Add(1)
+	defer l.under.Add(-1)
+	l.top.Store(max(l.top.Load(), n))
+	<-l.open
+	return l.Log.TopicID(ctx, topic)
+}
+
+func TestOfManyForeignCursorsOneQuestionForTheTopicIsUnderWayAtATime(t *testing.T) {
+	g := onOne(t, Config{})
+	a := g.author()
+	a.whole(3)
+	g.open(events(a)).rest() // the partition is followed
+	l := &gated{Log: g.cluster, open: make(chan struct{})}
+	release := sync.OnceFunc(func() { close(l.open) })
+	t.Cleanup(release)
+	g.gateway.hub.log = l
+	const clients = 40
+	answers := make(chan string, clients)
+	foreign := cursor.Cursor{Topic: cursor.TopicID{1}, Partition: a.part, LeaderEpoch: -1}.String()
+	for range clients {
+		go func() { answers <- answerOf(t.Context(), g.url+events(a)+"?cursor="+foreign) }()
+	}
+	eventually(t, func() bool { return waiting(&g.gateway.renewals) })
+	release()
+	for range clients {
+		if text := <-answers; !strings.HasPrefix(text, "400") || !strings.Contains(text, "another topic") {
+			t.Errorf("a foreign cursor was answered with %s; want 400", text)
+		}
+	}
+	if n := l.top.Load(); n != 1 {
+		t.Errorf("%d questions were under way at a time, want 1", n)
+	}
 }
