@@ -377,6 +377,21 @@ func (h *hub) read(ctx context.Context, tp kafka.TopicPartition, from int64, use
 	return nil
 }
 
+// readOf is read of a topic of a certain id. Where another has its name by now, the error
+// is of ErrRecreated.
+func (h *hub) readOf(ctx context.Context, id cursor.TopicID, tp kafka.TopicPartition, from int64, use func(kafka.Fetched)) error {
+	own := true
+	err := h.read(ctx, tp, from, func(got kafka.Fetched) {
+		if own = got.TopicID == id; own {
+			use(got)
+		}
+	})
+	if err == nil && !own {
+		return fmt.Errorf("read %s at %d: %w", tp, from, kafka.ErrRecreated)
+	}
+	return err
+}
+
 // errDraining is what late-comers get at shutdown.
 func errDraining() error {
 	f := fault.New(fault.Unavailable, "the server is shutting down: connect again, and another one will answer")

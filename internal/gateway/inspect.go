@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/penstock-io/penstock/internal/cursor"
 	"github.com/penstock-io/penstock/internal/fence"
 	"github.com/penstock-io/penstock/internal/job"
 	"github.com/penstock-io/penstock/internal/kafka"
@@ -14,12 +15,13 @@ type question struct {
 	tenant, id  string
 	place       place
 	part        *partition
+	topic       cursor.TopicID // that the stream reads
 	start       int64
 	sure, later bool
 }
 
 func (s *jobStream) question() question {
-	return question{tenant: s.tenant, id: s.id, place: s.place, part: s.part, start: s.start, sure: s.sure, later: s.later}
+	return question{tenant: s.tenant, id: s.id, place: s.place, part: s.part, topic: s.reader.topic, start: s.start, sure: s.sure, later: s.later}
 }
 
 // verdict is what is known of such a job.
@@ -107,7 +109,7 @@ func (g *Gateway) earlier(ctx context.Context, q question) (from int64, p job.Pr
 	var filter fence.Filter
 	for next := from; next < q.start; {
 		was := next
-		err = g.hub.read(ctx, g.hub.of(q.place.partition), next, func(got kafka.Fetched) {
+		err = g.hub.readOf(ctx, q.topic, g.hub.of(q.place.partition), next, func(got kafka.Fetched) {
 			entries, _ := scan(got.Records, next)
 			for i := range entries {
 				e := &entries[i]

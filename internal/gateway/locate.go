@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/penstock-io/penstock/internal/cursor"
 	"github.com/penstock-io/penstock/internal/event"
 	"github.com/penstock-io/penstock/internal/fault"
 	"github.com/penstock-io/penstock/internal/job"
@@ -178,13 +179,21 @@ func (g *Gateway) requestOn(ctx context.Context, lane event.Lane, tenant, id str
 		return nil, false, err
 	}
 	torn := false // a part of them cannot be read
+	var topic cursor.TopicID
 	for {
 		var (
 			res         *job.Resource
 			next        int64
 			done, whole bool
+			other       bool // the topic was made anew meanwhile: from is of the one before
 		)
 		err := g.hub.read(ctx, tp, from, func(got kafka.Fetched) {
+			if topic == (cursor.TopicID{}) {
+				topic = got.TopicID
+			}
+			if other = got.TopicID != topic; other {
+				return
+			}
 			next = got.Next
 			done = next >= got.HighWatermark || next == from
 			whole = done
@@ -204,6 +213,9 @@ func (g *Gateway) requestOn(ctx context.Context, lane event.Lane, tenant, id str
 			torn = torn || errors.Is(err, kafka.ErrCorrupt)
 			from = on
 			continue
+		}
+		if other {
+			err = fmt.Errorf("read %s: %w", tp, kafka.ErrRecreated)
 		}
 		if err != nil {
 			return nil, false, unavailable(ctx, err)

@@ -303,19 +303,13 @@ func (r *reader) before(ctx context.Context) (*entry, error) {
 // fetch reads one piece from Kafka, of the reader's own topic: another of its name may
 // have been made of which the tail has not told yet.
 func (r *reader) fetch(ctx context.Context, from int64, use func(kafka.Fetched)) error {
-	tp, own := r.hub.of(r.part.id), true
-	err := r.hub.read(ctx, tp, from, func(got kafka.Fetched) {
-		if own = got.TopicID == r.topic; own {
-			use(got)
+	err := r.hub.readOf(ctx, r.topic, r.hub.of(r.part.id), from, use)
+	if errors.Is(err, kafka.ErrRecreated) { // reopen tells of it
+		if err := r.hub.refresh(ctx); err != nil {
+			return err
 		}
-	})
-	if err != nil || own {
-		return err
 	}
-	if err := r.hub.refresh(ctx); err != nil {
-		return err
-	}
-	return fmt.Errorf("read %s at %d: %w", tp, from, kafka.ErrRecreated) // reopen tells of it
+	return err
 }
 
 // catchUp reads one piece from Kafka.

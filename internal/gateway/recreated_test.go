@@ -2,11 +2,13 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/penstock-io/penstock/internal/cursor"
 	"github.com/penstock-io/penstock/internal/event"
@@ -149,5 +151,49 @@ func TestWhatATailHasOfTheOldTopicIsNotTakenForTheNewOnes(t *testing.T) {
 	h.take(t.Context(), h.tail, &kafka.Chunk{Records: []event.Record{{Value: []byte("new")}}, Next: 1})
 	if end, _ := p.end(); end != 1 {
 		t.Errorf("the window ends at %d, want 1", end)
+	}
+}
+
+// renamed is a Kafka whose topics are others from some read on.
+type renamed struct {
+	Log
+	left atomic.Int32
+}
+
+func (r *renamed) Fetch(ctx context.Context, tp kafka.TopicPartition, from int64, most int32, wait time.Duration) (kafka.Fetched, error) {
+	got, err := r.Log.Fetch(ctx, tp, from, most, wait)
+	if r.left.Add(-1) < 0 {
+		got.TopicID[0]++
+	}
+	return got, err //nolint:wrapcheck // the log's own
+}
+
+// TestASearchThatMeetsATopicThatWasMadeAnewDoesNotTakeItForTheOneItBeganIn is of the
+// searches for a job: in its output, and among the requests.
+func TestASearchThatMeetsATopicThatWasMadeAnewDoesNotTakeItForTheOneItBeganIn(t *testing.T) {
+	g := onOne(t, Config{CatchUpBytes: 1})
+	g.stop()
+	r := &renamed{Log: g.cluster}
+	g.gateway = newGateway(g.gateway.cfg, r, func(tc kafka.TailConfig) (Tail, error) { return g.cluster.NewTail(tc) })
+	g.run()
+	a := g.author()
+	for range 3 { // a batch each
+		a.say("x")
+	}
+	g.authorOf("other-1", a.part).request(event.Standard)
+	g.authorOf("other-2", a.part).request(event.Standard)
+	p, err := g.gateway.hub.acquire(t.Context(), a.part)
+	g.no(err)
+	defer g.gateway.hub.release(p)
+	end, _ := p.end()
+	topic, _ := g.gateway.hub.born()
+	r.left.Store(1)
+	q := question{tenant: "default", id: a.head.Job, place: place{partition: a.part}, part: p, topic: topic, start: end}
+	if _, _, err := g.gateway.earlier(t.Context(), q); !errors.Is(err, kafka.ErrRecreated) {
+		t.Errorf("the output is looked for in another topic: %v", err)
+	}
+	r.left.Store(1)
+	if _, _, err := g.gateway.requestOn(t.Context(), event.Standard, "default", "nobody's", place{partition: a.part}); !errors.Is(err, kafka.ErrRecreated) {
+		t.Errorf("the request is looked for in another topic: %v", err)
 	}
 }
