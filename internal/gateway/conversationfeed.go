@@ -173,6 +173,10 @@ func (f *conversationFeed) poll(ctx context.Context) (<-chan struct{}, error) {
 		f.over = gap.reason == gapRecreated
 		f.whole, f.jobs = false, nil // what was skipped is told; it goes on in the middle
 		f.gap(gap.reason, f.reader.here(), "")
+		if f.snap != nil { // the log may be shorter by now than when it was begun
+			end, _ := f.part.end()
+			f.snap.until = min(f.snap.until, end)
+		}
 		wait, err = nil, nil
 	}
 	switch {

@@ -103,6 +103,10 @@ func (f *jobFeed) fill(ctx context.Context) error {
 	}
 	f.hole = nil
 	f.goBack(h)
+	if f.snap != nil { // the log may be shorter by now than when it was begun
+		end, _ := f.part.end()
+		f.snap.until = min(f.snap.until, end)
+	}
 	if from > h.next {
 		f.reader.seek(from)
 	}
