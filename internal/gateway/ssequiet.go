@@ -138,12 +138,11 @@ func (a *quiets) add(q *quiet) {
 	q.beat = time.AfterFunc(q.g.cfg.Heartbeat, q.tick)
 }
 
-// leave takes an add back.
-func (a *quiets) leave(q *quiet) {
+// forget has a drain leave the stream's connection alone.
+func (a *quiets) forget(q *quiet) {
 	a.mu.Lock()
+	defer a.mu.Unlock()
 	delete(a.open, q)
-	a.mu.Unlock()
-	a.all.Done()
 }
 
 // drain ends all.
@@ -343,8 +342,9 @@ func (q *quiet) end() {
 	q.feed.end()
 	q.pass.leave()
 	q.g.metrics.active.Dec()
+	q.g.quiets.forget(q) // from here on it may be net/http's
 	q.part()
-	q.g.quiets.leave(q)
+	q.g.quiets.all.Done()
 }
 
 // part gives the connection back to net/http, for the client's next request, or
