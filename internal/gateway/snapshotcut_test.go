@@ -12,7 +12,7 @@ type notices struct{ types []string }
 func (*notices) record(*entry, string) {}
 
 func (n *notices) notice(_ string, what notice, _ time.Time) {
-	n.types = append(n.types, string(what.Type))
+	n.types = append(n.types, what.Type)
 }
 func (*notices) full() bool { return false }
 func (*notices) reset()     {}

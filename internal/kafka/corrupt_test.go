@@ -31,17 +31,21 @@ func (g *ground) lay(topic string, partition int32, values ...string) {
 	}
 }
 
-// next polls a tail for one chunk with records or a fault.
+// next gives a partition's next chunk of a tail that has records or a fault. What else
+// a poll has brought is kept for the next call.
 func (g *ground) next(tail *kafka.Tail, partition int32) kafka.Chunk {
 	g.Helper()
 	for {
-		chunks, err := tail.Poll(g.ctx)
-		g.no(err)
-		for _, ch := range chunks {
+		for len(g.polled) > 0 {
+			ch := g.polled[0]
+			g.polled = g.polled[1:]
 			if ch.Partition == partition && (ch.Err != nil || len(ch.Records) > 0) {
 				return ch
 			}
 		}
+		var err error
+		g.polled, err = tail.Poll(g.ctx)
+		g.no(err)
 	}
 }
 

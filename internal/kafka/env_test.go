@@ -30,6 +30,7 @@ type ground struct {
 	ctx    context.Context
 	link   *link
 	c      *kafka.Cluster
+	polled []kafka.Chunk // that next has not given yet
 }
 
 // onBoth runs a test of the suite on the embedded broker and on Apache Kafka.
