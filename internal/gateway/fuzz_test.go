@@ -19,13 +19,18 @@ func FuzzEventsQuery(f *testing.F) {
 		f.Add(q, "")
 	}
 	f.Add("cursor=query", "header")
+	f.Add("cursor=query", fromStart)
 	g := &Gateway{cfg: Config{Partitions: 4}}
 	f.Fuzz(func(t *testing.T, query, last string) {
 		r := httptest.NewRequest(http.MethodGet, "/v1/jobs/a/events", nil)
 		r.URL.RawQuery = query
 		r.Header.Set("Last-Event-ID", last)
 		q, err := g.jobQueryOf(r)
-		if err == nil && (q.again != (last != "") || q.again && q.at != last) {
+		at := last
+		if at == fromStart {
+			at = ""
+		}
+		if err == nil && (q.again != (last != "") || q.again && q.at != at) {
 			t.Fatalf("%q, %q: %q, %t", query, last, q.at, q.again)
 		}
 		_, _, _, wrong := partitionQueryOf(r)
